@@ -1,0 +1,21 @@
+"""Calibration bundles: named arrays in an `.npz` or `.safetensors` file, read as mini-batches.
+
+A file becomes a `Bundle` (which arrays there are, and where their bytes lie), a bundle bound to a
+model's inputs becomes a `Dataset` (checked, split, batched). Rows are read from the file when
+they are needed and never mapped, so memory does not grow with the bundle; nothing is unpickled.
+"""
+
+from graph_ops.bundle.arrays import ArrayInfo
+from graph_ops.bundle.dataset import Batch, Dataset, InputSpec
+from graph_ops.bundle.limits import BundleLimits
+from graph_ops.bundle.source import Bundle, open_bundle
+
+__all__ = [
+    "ArrayInfo",
+    "Batch",
+    "Bundle",
+    "BundleLimits",
+    "Dataset",
+    "InputSpec",
+    "open_bundle",
+]

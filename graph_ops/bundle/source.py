@@ -1,0 +1,165 @@
+"""Opening a bundle: which format it is, told by its content, and what arrays it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from graph_ops.bundle.arrays import (
+    Array,
+    ArrayInfo,
+    Indices,
+    StoredArray,
+    read_bytes,
+    read_chunks,
+    temporary_file,
+    write_all,
+)
+from graph_ops.bundle.limits import DEFAULT_LIMITS, BundleLimits
+from graph_ops.bundle.npz import open_npz
+from graph_ops.bundle.safetensors import looks_like_safetensors, open_safetensors
+from graph_ops.errors import BundleFormatError, PickledBundleError
+
+STREAM_BYTES = 8 << 20
+"""Bytes of an array held at a time while it is checked from end to end."""
+
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+NPY_SIGNATURE = b"\x93NUMPY"
+PICKLE_SIGNATURES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+
+
+class Bundle:
+    """Named arrays in an open file; rows are read when asked for.
+
+    Use it as a context manager, or call `close()`: it holds the file open, and temporary files
+    where members had to be unpacked.
+
+    Attributes:
+        arrays: What is known of each array, by name.
+        limits: The limits it was opened under.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        stored: list[StoredArray],
+        limits: BundleLimits,
+        resources: ExitStack,
+    ) -> None:
+        self._file = file
+        self._stored = {array.info.name: array for array in stored}
+        self._resources = resources
+        self.limits = limits
+        self.arrays: Mapping[str, ArrayInfo] = MappingProxyType(
+            {name: array.info for name, array in self._stored.items()}
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays, in the order of the file."""
+        return tuple(self._stored)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the file as it was given."""
+        descriptor = self._file.fileno()
+        digest = hashlib.sha256()
+        for chunk in read_chunks(descriptor, 0, os.fstat(descriptor).st_size):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def read(self, name: str, indices: Indices) -> Array:
+        """Samples of an array, in the order of `indices`: a fresh array [len(indices), ...].
+
+        Raises:
+            KeyError: there is no such array.
+            IndexError: an index is outside the array.
+            ShapeMismatchError: the array is a scalar.
+            BundleFormatError: the file was cut short since it was opened.
+        """
+        return self._stored[name].rows(np.asarray(indices, np.int64))
+
+    def stream(self, name: str) -> Iterator[tuple[int, Array]]:
+        """All samples of an array in blocks of bounded size: (index of the first, block)."""
+        info = self.arrays[name]
+        step = max(1, STREAM_BYTES // max(1, info.row_bytes))
+        for begin in range(0, info.samples, step):
+            yield begin, self.read(name, np.arange(begin, min(begin + step, info.samples)))
+
+    def close(self) -> None:
+        """Close the file and remove what was unpacked."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_bundle(source: str | Path | bytes, *, limits: BundleLimits = DEFAULT_LIMITS) -> Bundle:
+    """Open a calibration bundle, an `.npz` or a `.safetensors` file; the content decides which.
+
+    Args:
+        source: Path of the file, or its bytes (which are written to a temporary file).
+        limits: What the bundle may hold.
+
+    Raises:
+        BundleFormatError: the file is neither, or is damaged.
+        BundleTooLargeError: over one of the limits, declared or real.
+        DuplicateNameError: two arrays have one name.
+        PickledBundleError: an array holds Python objects, or the file is a pickle.
+    """
+    with ExitStack() as resources:
+        file = _open_source(source, resources)
+        stored = _find_arrays(file, limits, resources)
+        return Bundle(file, stored, limits, resources.pop_all())
+
+
+def _open_source(source: str | Path | bytes, resources: ExitStack) -> BinaryIO:
+    if isinstance(source, bytes):
+        spool = temporary_file(resources)
+        write_all(spool, source)
+        return spool
+    path = Path(source)
+    try:
+        return resources.enter_context(path.open("rb", buffering=0))
+    except (OSError, ValueError) as error:
+        raise BundleFormatError(
+            f"The bundle {path.name!r} cannot be opened: {error}.", path=path.name
+        ) from error
+
+
+def _find_arrays(file: BinaryIO, limits: BundleLimits, resources: ExitStack) -> list[StoredArray]:
+    prefix = read_bytes(file.fileno(), 16, 0)
+    if prefix.startswith(ZIP_SIGNATURES):
+        return open_npz(file, limits, resources)
+    if looks_like_safetensors(prefix, os.fstat(file.fileno()).st_size):
+        return open_safetensors(file, limits)
+    if prefix.startswith(PICKLE_SIGNATURES):
+        raise PickledBundleError(
+            "The bundle is a Python pickle, which is never loaded. Save the arrays with "
+            "np.savez(path, **arrays)."
+        )
+    if prefix.startswith(NPY_SIGNATURE):
+        raise BundleFormatError(
+            "The bundle is a single .npy array, which has no name. Save it with "
+            "np.savez(path, **{input_name: array})."
+        )
+    raise BundleFormatError(
+        "The bundle is neither an .npz nor a .safetensors file. Save the arrays with "
+        "np.savez(path, **arrays), each named as the model's input."
+    )

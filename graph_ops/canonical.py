@@ -1,0 +1,116 @@
+"""The scoring copy of a model: one form per operator, static shapes but for the batch.
+
+Gradient rules are written for one opset and for known shapes. The user's graph is never touched:
+here a copy is raised to a recent opset by ONNX's own version converter, Constant nodes become
+initializers, the inputs take the shapes of the data at hand, and shapes are inferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+
+from graph_ops.channels import Dims
+from graph_ops.errors import ModelRunError
+from graph_ops.graph import graph_inputs
+from graph_ops.model import infer_shapes, lift_constants
+
+SCORING_OPSET = 18
+"""Lowest opset of a scoring copy; a model that is already newer stays as it is."""
+SCORING_IR_VERSION = 9
+
+
+@dataclass(frozen=True)
+class ScoringCopy:
+    """A canonical copy of a model.
+
+    Attributes:
+        model: The copy; free to be changed.
+        shapes: Shape of every value by name, None for the batch axis.
+    """
+
+    model: ir.Model
+    shapes: dict[str, Dims]
+
+
+def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Dims]:
+    """Shapes of every value when each input has the given per-sample shape.
+
+    The model itself is not changed. Axis 0 of the inputs stays as it is.
+
+    Args:
+        model: Any model.
+        sample_shapes: Shape without the batch axis, by input name; other inputs keep theirs.
+    """
+    bound = model.clone()
+    _set_input_shapes(bound, sample_shapes)
+    infer_shapes(bound)
+    return collect_shapes(bound)
+
+
+def collect_shapes(model: ir.Model) -> dict[str, Dims]:
+    """Known shape of every value of the main graph by name, None for symbolic dimensions."""
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [o for node in model.graph for o in node.outputs]
+    return {
+        str(v.name): tuple(d if isinstance(d, int) else None for d in v.shape)
+        for v in values
+        if v.shape is not None
+    }
+
+
+def scoring_copy(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> ScoringCopy:
+    """A canonical copy with static shapes.
+
+    Args:
+        model: The (perhaps already pruned) model.
+        sample_shapes: Shape without the batch axis, by input name.
+
+    Raises:
+        ModelRunError: the version converter does not know one of the operators.
+    """
+    copy = _raise_opset(model)
+    lift_constants(copy)
+    _set_input_shapes(copy, sample_shapes)
+    _clear_inferred_shapes(copy)
+    infer_shapes(copy)
+    return ScoringCopy(copy, collect_shapes(copy))
+
+
+def _raise_opset(model: ir.Model) -> ir.Model:
+    opset = model.graph.opset_imports.get("", SCORING_OPSET)
+    if opset >= SCORING_OPSET:
+        copy = model.clone()
+    else:
+        try:
+            converted = version_converter.convert_version(ir.to_proto(model), SCORING_OPSET)
+        except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+            raise ModelRunError(
+                f"The model cannot be raised from opset {opset} to {SCORING_OPSET} for scoring: "
+                f"{str(error).splitlines()[0]}",
+                opset=opset,
+            ) from None
+        copy = ir.from_proto(converted)
+    copy.ir_version = max(copy.ir_version, SCORING_IR_VERSION)
+    stored = [v for v in copy.graph.inputs if v.is_initializer()]
+    for value in stored:
+        copy.graph.inputs.remove(value)
+    return copy
+
+
+def _set_input_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for value in graph_inputs(model.graph):
+        shape = sample_shapes.get(str(value.name))
+        if shape is not None and value.shape is not None and len(value.shape) == len(shape) + 1:
+            value.shape = ir.Shape([value.shape[0], *shape])
+
+
+def _clear_inferred_shapes(model: ir.Model) -> None:
+    """Forget shapes of computed values, which may be symbolic where the data is not."""
+    for node in model.graph:
+        for output in node.outputs:
+            output.shape = None

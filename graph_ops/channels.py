@@ -1,0 +1,295 @@
+"""Which channels belong together: one mechanism for every topology.
+
+Every axis that carries channels holds an array of labels, one integer per index. A stored weight
+has labels of its own on every axis; an operator's rule passes labels from its inputs to its
+outputs and *couples* those that have to be the same channel (a residual sum, a convolution's input
+and its weight's axis 1). Coupled labels form a class: what can be dropped as one. A class may be
+*frozen* with a reason a person can read: it reaches a graph output, an operator mixes channels, an
+operator has no rule. Dropping a class is one operation everywhere: delete the indices that hold it,
+then apply the *edits* for constants that spell a channel count.
+
+Couplings are only collected while the graph is walked once in order; the classes are the connected
+components of the label graph, computed at the end. This is what dependency graphs (Torch-Pruning,
+arXiv 2301.12900) do by tracing modules, done here on tensor axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from graph_ops.edits import Edit, SpellCount
+from graph_ops.graph import captured_values, constant_dims, is_root_constant, node_label
+from graph_ops.rules.registry import COUPLINGS
+from graph_ops.shape_arithmetic import AxisLength, StoredElement, elements_of
+
+Labels = NDArray[np.int64]
+Dims = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A Conv or ConvTranspose and the labels of its filters.
+
+    Attributes:
+        node: The node.
+        filters: [M] labels of its output channels, or None when their number is not known or 1.
+        filter_count: M, or 0 when not known.
+        is_producer: Whether its filters may be scored and dropped on their own; a depthwise
+            convolution only passes on the channels of its input.
+    """
+
+    node: ir.Node
+    filters: Labels | None
+    filter_count: int
+    is_producer: bool
+
+    @property
+    def name(self) -> str:
+        """Name in the report: the node's, or its first output's."""
+        return node_label(self.node)
+
+
+@dataclass(frozen=True)
+class CostItem:
+    """Multiply-accumulates of one operator per sample: `factor` × the product of axis counts.
+
+    Attributes:
+        node: The operator.
+        factor: Multiplications that do not depend on channels (output positions, kernel taps).
+        axes: Label arrays whose kept counts multiply the factor.
+    """
+
+    node: ir.Node
+    factor: int
+    axes: tuple[Labels, ...]
+
+
+class Channels:
+    """The label graph of one model.
+
+    Args:
+        model: The model; it is not changed.
+        shapes: Static shape of every value by name (None for a symbolic dimension).
+    """
+
+    def __init__(self, model: ir.Model, shapes: Mapping[str, Dims]) -> None:
+        self.model = model
+        self.shapes = shapes
+        self.opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))
+        self.convolutions: list[Convolution] = []
+        self.costs: list[CostItem] = []
+        self.edits: list[Edit] = []
+        self.consumers: list[tuple[ir.Node, int, int]] = []
+        """(node, input index, axis) where an operator contracts a channel axis."""
+        self.unknown_cost: list[ir.Node] = []
+        self._count = 0
+        self._labels: dict[ir.Value, list[Labels | None]] = {}
+        self._couplings: list[tuple[Labels, Labels]] = []
+        self._frozen: list[tuple[Labels, str]] = []
+
+    # Reading ---------------------------------------------------------------------------------
+
+    def dims(self, value: ir.Value) -> Dims | None:
+        """Shape of a value; None when even its rank is unknown."""
+        if is_root_constant(value):
+            return constant_dims(value)
+        return self.shapes.get(value.name or "")
+
+    def rank(self, value: ir.Value) -> int:
+        """Number of axes (0 when unknown)."""
+        return len(self.dims(value) or ())
+
+    def axes(self, value: ir.Value | None) -> list[Labels | None]:
+        """Labels of every axis of a value; None on axes from which nothing can be removed.
+
+        A stored constant gets labels of its own on every axis longer than 1 when first asked.
+        """
+        if value is None:
+            return []
+        if value not in self._labels:
+            dims = self.dims(value) or ()
+            if is_root_constant(value):
+                self._labels[value] = [self.fresh(d) if d and d > 1 else None for d in dims]
+            else:
+                self._labels[value] = [None] * len(dims)
+        return self._labels[value]
+
+    def axis(self, value: ir.Value | None, axis: int) -> Labels | None:
+        """Labels of one axis (None when it carries none, or does not exist)."""
+        axes = self.axes(value)
+        return axes[axis] if -len(axes) <= axis < len(axes) else None
+
+    def labelled_values(self) -> Iterable[tuple[ir.Value, list[Labels | None]]]:
+        """Every value that carries labels on some axis."""
+        return (
+            (v, axes) for v, axes in self._labels.items() if any(a is not None for a in axes)
+        )
+
+    # Writing (called by rules) -----------------------------------------------------------------
+
+    def fresh(self, count: int) -> Labels:
+        """[count] new labels, coupled to nothing."""
+        labels = np.arange(self._count, self._count + count, dtype=np.int64)
+        self._count += count
+        return labels
+
+    def set_axes(self, value: ir.Value | None, axes: Sequence[Labels | None]) -> None:
+        """Give an output its labels; axes of length 1 carry none (they broadcast)."""
+        if value is None:
+            return
+        self._labels[value] = [a if a is not None and a.size > 1 else None for a in axes]
+
+    def couple(self, a: Labels | None, b: Labels | None, reason: str) -> None:
+        """Index i of `a` and of `b` are the same channel.
+
+        Where one side carries no labels (or the lengths differ), nothing can be removed from the
+        other either: it is frozen for the reason given.
+        """
+        if a is None or b is None or a.shape != b.shape:
+            self.freeze(a, reason)
+            self.freeze(b, reason)
+        elif a is not b:
+            self._couplings.append((a, b))
+
+    def freeze(self, labels: Labels | None, reason: str) -> None:
+        """None of these channels may be removed, for a reason a person can read."""
+        if labels is not None and labels.size:
+            self._frozen.append((labels, reason))
+
+    def freeze_value(self, value: ir.Value | None, reason: str) -> None:
+        """Freeze every axis of a value."""
+        if value is None or (is_root_constant(value) and value not in self._labels):
+            return
+        for labels in self.axes(value):
+            self.freeze(labels, reason)
+
+    def opaque(self, count: int, reason: str) -> Labels:
+        """[count] labels that stand for channels nothing can be removed from."""
+        labels = self.fresh(count)
+        self.freeze(labels, reason)
+        return labels
+
+    def edit(self, edit: Edit) -> None:
+        """Record a constant or attribute that has to follow the channels."""
+        self.edits.append(edit)
+
+    def contract(self, node: ir.Node, index: int, axis: int) -> None:
+        """Record that the node sums over an axis of its input, so that zeros there vanish."""
+        self.consumers.append((node, index, axis))
+
+    def follows(self, node: ir.Node, source: int, element: int, labels: Labels) -> bool:
+        """Whether a computed number tracks these channels: element of a run-time shape vector.
+
+        A length read from an axis with the same labels follows by itself; a stored number that is
+        joined into the vector is recorded as an edit; −1 is worked out by the runtime.
+        """
+        ranks = {name: len(dims) for name, dims in self.shapes.items()}
+        elements = elements_of(node, source, ranks)
+        origin = elements[element] if elements is not None and element < len(elements) else None
+        if isinstance(origin, AxisLength):
+            found = self.axis(origin.value, origin.axis)
+            return found is not None and np.array_equal(found, labels)
+        if isinstance(origin, StoredElement):
+            if origin.number > 0:
+                self.edit(SpellCount(origin.node, origin.source, origin.element, labels))
+            return origin.number != 0
+        return False
+
+    # Walking ------------------------------------------------------------------------------------
+
+    def walk(self) -> None:
+        """Apply every node's rule in graph order, then freeze what reaches the outside."""
+        for node in self.model.graph:
+            rule = COUPLINGS.find(node.domain, node.op_type, self.opset)
+            if rule is None:
+                self._freeze_unknown(node)
+            else:
+                rule(node, self)
+        for output in self.model.graph.outputs:
+            self.freeze_value(output, f"its channels reach the graph output {output.name!r}")
+
+    def _freeze_unknown(self, node: ir.Node) -> None:
+        domain = f"{node.domain}." if node.domain else ""
+        reason = f"operator {domain}{node.op_type} ({node_label(node)!r}) has no channel rule"
+        for value in (*node.inputs, *captured_values(node)):
+            self.freeze_value(value, reason)
+
+    def classes(self) -> ChannelClasses:
+        """The connected components of the label graph."""
+        pairs = self._couplings
+        rows = np.concatenate([a for a, _ in pairs]) if pairs else np.empty(0, np.int64)
+        columns = np.concatenate([b for _, b in pairs]) if pairs else np.empty(0, np.int64)
+        graph = coo_array(
+            (np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(self._count, self._count)
+        )
+        count, class_of = connected_components(graph, directed=False)
+        reason_index = np.full(count, -1, dtype=np.int64)
+        for index, (labels, _) in enumerate(self._frozen):
+            touched = np.unique(class_of[labels])
+            reason_index[touched[reason_index[touched] < 0]] = index
+        return ChannelClasses(
+            channels=self,
+            class_of=class_of.astype(np.int64),
+            count=int(count),
+            reason_index=reason_index,
+            reasons=[reason for _, reason in self._frozen],
+        )
+
+
+@dataclass(frozen=True)
+class ChannelClasses:
+    """The classes of coupled channels of one model.
+
+    Attributes:
+        channels: The label graph they come from.
+        class_of: [labels] class of every label.
+        count: Number of classes.
+        reason_index: [count] index into `reasons` of why a class is frozen, -1 when it is not.
+        reasons: Reasons for freezing.
+    """
+
+    channels: Channels
+    class_of: NDArray[np.int64]
+    count: int
+    reason_index: NDArray[np.int64]
+    reasons: list[str] = field(repr=False)
+
+    @cached_property
+    def is_frozen(self) -> NDArray[np.bool_]:
+        """[count] whether nothing of the class may be removed."""
+        return self.reason_index >= 0
+
+    def reason(self, class_id: int) -> str | None:
+        """Why a class is frozen, or None."""
+        index = int(self.reason_index[class_id])
+        return self.reasons[index] if index >= 0 else None
+
+    def of_filters(self, convolution: Convolution) -> NDArray[np.int64]:
+        """[M] class of each filter of a convolution (empty when it carries no labels)."""
+        if convolution.filters is None:
+            return np.empty(0, np.int64)
+        return self.class_of[convolution.filters]
+
+    def kept(self, labels: Labels, dropped: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """[len(labels)] which indices stay when the classes marked in `dropped` go."""
+        return ~dropped[self.class_of[labels]]
+
+
+def analyse(model: ir.Model, shapes: Mapping[str, Dims]) -> ChannelClasses:
+    """Channel classes of a model.
+
+    Args:
+        model: The model, its nodes in topological order.
+        shapes: Shape of every value by name, None for symbolic dimensions.
+    """
+    channels = Channels(model, shapes)
+    channels.walk()
+    return channels.classes()

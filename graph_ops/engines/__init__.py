@@ -1,0 +1,1 @@
+"""Who computes the gradients: engines with one interface and equal scores."""

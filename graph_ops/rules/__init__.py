@@ -1,0 +1,34 @@
+"""What each operator does to channels, and its gradient, side by side; one file per family.
+
+Importing this package fills the tables of `registry`.
+"""
+
+from graph_ops.rules import (
+    convolution,
+    dense,
+    elementwise,
+    joining,
+    normalization,
+    pooling,
+    reduction,
+    resampling,
+    shaping,
+)
+from graph_ops.rules.registry import COUPLINGS, GRADIENTS, DuplicateRuleError, coupling, gradient
+
+__all__ = [
+    "COUPLINGS",
+    "GRADIENTS",
+    "DuplicateRuleError",
+    "convolution",
+    "coupling",
+    "dense",
+    "elementwise",
+    "gradient",
+    "joining",
+    "normalization",
+    "pooling",
+    "reduction",
+    "resampling",
+    "shaping",
+]

@@ -1,0 +1,145 @@
+"""Conv and ConvTranspose.
+
+ONNX layouts: Conv weight (M, C / group, *kernel), ConvTranspose weight (C, M / group, *kernel),
+input (N, C, *spatial), output (N, M, *spatial).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from graph_ops.channels import Channels, Convolution, CostItem, Labels
+from graph_ops.edits import SpellCount
+from graph_ops.graph import input_at, int_of, node_label
+from graph_ops.rules.registry import coupling
+
+
+@coupling("Conv")
+def couple_conv(node: ir.Node, channels: Channels) -> None:
+    """The weight's axis 0 makes the output channels; its axis 1 is the input's channels."""
+    x, weight = node.inputs[0], node.inputs[1]
+    assert x is not None and weight is not None
+    group = int_of(node, "group", 1)
+    name = node_label(node)
+    x_labels = channels.axis(x, 1)
+    filters, taps = channels.axis(weight, 0), channels.axis(weight, 1)
+    weight_dims = channels.dims(weight)
+    x_dims = channels.dims(x)
+    filter_count = int(weight_dims[0] or 0) if weight_dims else 0
+    is_depthwise = group > 1 and weight_dims is not None and weight_dims[1] == 1
+    if group == 1:
+        channels.couple(x_labels, taps, f"the input of convolution {name!r} cannot be narrowed")
+        channels.contract(node, 0, 1)
+    elif is_depthwise:
+        _couple_depthwise(node, channels, x_labels, filters, group, name)
+    else:
+        _couple_groups(channels, x_labels, taps, group, name)
+        _tie_groups(channels, filters, group)
+        channels.contract(node, 0, 1)
+    bias = input_at(node, 2)
+    if bias is not None:
+        channels.couple(channels.axis(bias, 0), filters, f"the bias of {name!r} is not per filter")
+    channels.set_axes(node.outputs[0], [None, filters, *[None] * (len(x_dims or (0, 0)) - 2)])
+    channels.convolutions.append(
+        Convolution(node, filters, filter_count, is_producer=not is_depthwise)
+    )
+    _count_macs(node, channels, weight, channels.dims(node.outputs[0]))
+
+
+@coupling("ConvTranspose")
+def couple_conv_transpose(node: ir.Node, channels: Channels) -> None:
+    """The weight's axis 0 is the input's channels; axis 1 makes each group's output channels."""
+    x, weight = node.inputs[0], node.inputs[1]
+    assert x is not None and weight is not None
+    group = int_of(node, "group", 1)
+    name = node_label(node)
+    x_labels = channels.axis(x, 1)
+    inputs, outputs = channels.axis(weight, 0), channels.axis(weight, 1)
+    weight_dims, x_dims = channels.dims(weight), channels.dims(x)
+    per_group = int(weight_dims[1] or 0) if weight_dims else 0
+    reason = f"the input of transposed convolution {name!r} cannot be narrowed"
+    channels.couple(x_labels, inputs, reason)
+    is_depthwise = group > 1 and weight_dims is not None and weight_dims[0] == group
+    filters: Labels | None
+    if group == 1:
+        filters = outputs
+        channels.contract(node, 0, 1)
+    elif is_depthwise:
+        channels.freeze(outputs, f"depthwise multiplier of {name!r}")
+        filters = None if inputs is None else np.repeat(inputs, per_group)
+        if x_labels is not None:
+            channels.edit(SpellCount(node, "group", None, x_labels))
+    else:
+        _tie_groups(channels, inputs, group)
+        filters = None if outputs is None else np.tile(outputs, group)
+        channels.contract(node, 0, 1)
+    bias = input_at(node, 2)
+    if bias is not None:
+        channels.couple(channels.axis(bias, 0), filters, f"the bias of {name!r} is not per filter")
+    channels.set_axes(node.outputs[0], [None, filters, *[None] * (len(x_dims or (0, 0)) - 2)])
+    channels.convolutions.append(
+        Convolution(node, filters, per_group * group, is_producer=not is_depthwise)
+    )
+    _count_macs(node, channels, weight, x_dims)
+
+
+def _couple_depthwise(
+    node: ir.Node,
+    channels: Channels,
+    x_labels: Labels | None,
+    filters: Labels | None,
+    group: int,
+    name: str,
+) -> None:
+    """Output channels j·m … j·m + m − 1 belong to input channel j; `group` counts the inputs."""
+    repeated = None
+    if x_labels is not None and filters is not None and filters.size % group == 0:
+        repeated = np.repeat(x_labels, filters.size // group)
+        channels.edit(SpellCount(node, "group", None, x_labels))
+    channels.couple(
+        repeated, filters, f"depthwise convolution {name!r} reads channels that cannot be removed"
+    )
+
+
+def _couple_groups(
+    channels: Channels, x_labels: Labels | None, taps: Labels | None, group: int, name: str
+) -> None:
+    """Position j of every group is one channel of the weight's axis 1 (groups stay equal)."""
+    reason = f"the input of grouped convolution {name!r} cannot be narrowed"
+    if x_labels is None or x_labels.size % group:
+        channels.couple(None, taps, reason)
+        channels.freeze(x_labels, reason)
+        return
+    rows = x_labels.reshape(group, -1)
+    if taps is None:
+        channels.freeze(x_labels, reason)
+        return
+    for row in rows:
+        channels.couple(row, taps, reason)
+
+
+def _tie_groups(channels: Channels, labels: Labels | None, group: int) -> None:
+    """Groups stay equally wide: position j goes in all of them or in none."""
+    if labels is None:
+        return
+    rows = labels.reshape(group, -1)
+    for row in rows[1:]:
+        channels.couple(rows[0], row, "groups stay equally wide")
+
+
+def _count_macs(
+    node: ir.Node, channels: Channels, weight: ir.Value, positions: tuple[int | None, ...] | None
+) -> None:
+    """Every weight is used once at every position (output of Conv, input of ConvTranspose)."""
+    dims = channels.dims(weight)
+    spatial = None if positions is None else positions[2:]
+    if dims is None or spatial is None or any(d is None for d in (*dims, *spatial)):
+        channels.unknown_cost.append(node)
+        return
+    axes = tuple(a for a in channels.axes(weight) if a is not None)
+    size = math.prod(int(d or 0) for d in dims)
+    factor = size // max(1, math.prod(a.size for a in axes))
+    channels.costs.append(CostItem(node, factor * math.prod(int(s or 0) for s in spatial), axes))

@@ -1,0 +1,246 @@
+"""Operators that change the shape and not the numbers: Reshape and its relatives, Transpose, Expand.
+
+A reshape is read as groups of adjacent axes with equal products. Within a group that holds one
+labelled axis, the labels are spread over the group's elements; an output axis can carry them when
+each of its indices stands for a set of channels that go together. Splitting C into (a, b) so
+couples index j across all a, and merging (C, h, w) into one axis repeats each label h·w times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graph_ops.channels import Channels, Dims, Labels
+from graph_ops.edits import SpellCount
+from graph_ops.graph import (
+    constant_ints,
+    int_list_of,
+    int_of,
+    ints_of,
+    node_label,
+    normalized_axis,
+)
+from graph_ops.rules.registry import coupling
+
+
+@coupling("Flatten")
+def couple_flatten(node: ir.Node, channels: Channels) -> None:
+    """(d0 … d_axis−1, d_axis … d_n): each side is one row-major axis."""
+    _reshape(node, channels)
+
+
+@coupling("Reshape", since=5)
+def couple_reshape(node: ir.Node, channels: Channels) -> None:
+    """The stored shape spells channel counts, which follow the channels."""
+    out = _reshape(node, channels)
+    shape = node.inputs[1]
+    assert shape is not None
+    numbers = constant_ints(shape)
+    x_axes = channels.axes(node.inputs[0])
+    for axis, labels in enumerate(out):
+        if labels is None:
+            continue
+        if numbers is None:
+            if not channels.follows(node, 1, axis, labels):
+                channels.freeze(
+                    labels, f"the shape of Reshape {node_label(node)!r} is computed at run time"
+                )
+            continue
+        copies = numbers[axis] == 0 and not int_of(node, "allowzero", 0)
+        is_same = axis < len(x_axes) and x_axes[axis] is labels
+        if numbers[axis] > 0 or (copies and not is_same):
+            channels.edit(SpellCount(node, 1, axis, labels))
+
+
+def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
+    x = node.inputs[0]
+    assert x is not None
+    dims, out_dims = channels.dims(x), channels.dims(node.outputs[0])
+    axes = channels.axes(x)
+    reason = f"{node.op_type} {node_label(node)!r} regroups it in a way that cannot be followed"
+    if dims is None or out_dims is None:
+        channels.freeze_value(x, f"the shape of {node.op_type} {node_label(node)!r} is not known")
+        return []
+    out: list[Labels | None] = [None] * len(out_dims)
+    for sources, results in match_groups(dims, out_dims):
+        labelled = [a for a in sources if axes[a] is not None]
+        if not labelled:
+            continue
+        if any(dims[a] is None for a in sources) or any(out_dims[a] is None for a in results):
+            for a in labelled:
+                channels.freeze(axes[a], reason)
+            continue
+        if len(labelled) > 1:
+            for a in labelled:
+                channels.freeze(axes[a], reason)
+            continue
+        prefers_first = len(dims) == 2 and len(out_dims) > 2
+        axis, labels = _carry(
+            channels,
+            _spread(dims, sources, labelled[0], axes[labelled[0]]),
+            [(a, int(out_dims[a] or 0)) for a in results],
+            prefers_first,
+        )
+        if axis is None:
+            channels.freeze(axes[labelled[0]], reason)
+            continue
+        if len(sources) == len(results) == 1:
+            labels = axes[labelled[0]]
+        out[axis] = labels
+    channels.set_axes(node.outputs[0], out)
+    return channels.axes(node.outputs[0])
+
+
+def _spread(dims: Dims, sources: Sequence[int], labelled: int, labels: Labels | None) -> Labels:
+    """Label of every element of a group, row-major."""
+    assert labels is not None
+    sizes = [int(dims[a] or 0) for a in sources]
+    shape = [1] * len(sources)
+    shape[sources.index(labelled)] = -1
+    return np.broadcast_to(labels.reshape(shape), sizes).reshape(-1)
+
+
+def _carry(
+    channels: Channels,
+    elements: Labels,
+    results: Sequence[tuple[int, int]],
+    prefers_first: bool,
+) -> tuple[int | None, Labels | None]:
+    """The output axis that carries the labels, and its labels.
+
+    Of the axes, the one that keeps most channels apart is taken; among equals the last (channels
+    of a group), or the first when rows are unfolded into (C, h, w).
+    """
+    shape = [size for _, size in results]
+    best: tuple[int, int] | None = None
+    for position in range(len(results)) if prefers_first else reversed(range(len(results))):
+        count = _independent(elements, shape, position)
+        if count > 1 and (best is None or (count > best[0] and not prefers_first)):
+            best = (count, position)
+    if best is None:
+        return None, None
+    rows = np.moveaxis(elements.reshape(shape), best[1], 0).reshape(shape[best[1]], -1)
+    for column in rows.T[1:]:
+        if not np.array_equal(column, rows[:, 0]):
+            channels.couple(rows[:, 0], column, "indices of one axis go together")
+    return results[best[1]][0], np.ascontiguousarray(rows[:, 0])
+
+
+def _independent(elements: Labels, shape: Sequence[int], position: int) -> int:
+    """Upper bound on the channels an axis keeps apart: its length, or its distinct labels."""
+    if shape[position] == 1:
+        return 0
+    rows = np.moveaxis(elements.reshape(shape), position, 0).reshape(shape[position], -1)
+    return int(np.unique(rows.min(axis=1)).size)
+
+
+def match_groups(dims: Dims, out_dims: Dims) -> list[tuple[list[int], list[int]]]:
+    """Groups of adjacent axes of input and output that hold the same elements.
+
+    Axes are matched from the right by their products; axes whose length is symbolic (the batch)
+    are matched with each other when everything to their right is. Axes of length 1 join no group.
+    """
+    groups: list[tuple[list[int], list[int]]] = []
+    left = [a for a, d in enumerate(dims) if d != 1]
+    right = [a for a, d in enumerate(out_dims) if d != 1]
+    while left or right:
+        sources: list[int] = []
+        results: list[int] = []
+        if left and right and dims[left[-1]] is None and out_dims[right[-1]] is None:
+            groups.append(([left.pop()], [right.pop()]))
+            continue
+        while True:
+            is_static = all(dims[a] is not None for a in sources) and all(
+                out_dims[a] is not None for a in results
+            )
+            a_size = math.prod(int(dims[a] or 1) for a in sources)
+            b_size = math.prod(int(out_dims[a] or 1) for a in results)
+            if sources and results and a_size == b_size and is_static:
+                break
+            takes_left = bool(left) and (
+                not sources or not right or not is_static or a_size < b_size
+            )
+            if takes_left:
+                sources.insert(0, left.pop())
+            elif right:
+                results.insert(0, right.pop())
+            else:
+                break
+        groups.append((sources, results))
+    return groups[::-1]
+
+
+@coupling("Squeeze")
+def couple_squeeze(node: ir.Node, channels: Channels) -> None:
+    """Axes of length 1 go."""
+    x = node.inputs[0]
+    assert x is not None
+    axes, dims = channels.axes(x), channels.dims(x) or ()
+    given = ints_of(node, "axes", 1)
+    if given is None:
+        gone = {a for a, d in enumerate(dims) if d == 1}
+    else:
+        gone = {normalized_axis(a, len(axes)) for a in given}
+    channels.set_axes(node.outputs[0], [a for i, a in enumerate(axes) if i not in gone])
+
+
+@coupling("Unsqueeze")
+def couple_unsqueeze(node: ir.Node, channels: Channels) -> None:
+    """Axes of length 1 come in."""
+    axes = list(channels.axes(node.inputs[0]))
+    given = ints_of(node, "axes", 1)
+    if given is None:
+        channels.freeze_value(node.inputs[0], f"the axes of {node_label(node)!r} are computed")
+        return
+    rank = len(axes) + len(given)
+    for axis in sorted(normalized_axis(a, rank) for a in given):
+        axes.insert(axis, None)
+    channels.set_axes(node.outputs[0], axes)
+
+
+@coupling("Transpose")
+def couple_transpose(node: ir.Node, channels: Channels) -> None:
+    """Axes are permuted (reversed when `perm` is not given)."""
+    axes = channels.axes(node.inputs[0])
+    perm = int_list_of(node, "perm", range(len(axes) - 1, -1, -1))
+    channels.set_axes(node.outputs[0], [axes[p] for p in perm] if axes else [])
+
+
+@coupling("Expand")
+def couple_expand(node: ir.Node, channels: Channels) -> None:
+    """Channels pass where the axis is not repeated; a repeated single channel makes copies."""
+    x, shape = node.inputs[0], node.inputs[1]
+    assert x is not None and shape is not None
+    axes, dims = channels.axes(x), channels.dims(x)
+    out_dims, numbers = channels.dims(node.outputs[0]), constant_ints(shape)
+    if dims is None or out_dims is None:
+        channels.freeze_value(x, f"the shape of Expand {node_label(node)!r} is not known")
+        return
+    out: list[Labels | None] = [None] * len(out_dims)
+    for axis in range(len(out_dims)):
+        source = axis - len(out_dims) + len(dims)
+        labels = axes[source] if source >= 0 else None
+        element = axis - len(out_dims) + len(numbers) if numbers is not None else -1
+        if labels is not None:
+            out[axis] = labels
+            if numbers is None and not channels.follows(node, 1, axis, labels):
+                channels.freeze(labels, f"the shape of {node_label(node)!r} is computed")
+        elif numbers is not None and element >= 0 and (source < 0 or dims[source] == 1):
+            out[axis] = channels.fresh(numbers[element]) if numbers[element] > 1 else None
+        if out[axis] is not None and numbers is not None and element >= 0 and numbers[element] > 1:
+            channels.edit(SpellCount(node, 1, element, out[axis]))  # type: ignore[arg-type]
+    channels.set_axes(node.outputs[0], out)
+
+
+@coupling("Shape", "Size")
+def couple_shape(node: ir.Node, channels: Channels) -> None:
+    """A count read at run time follows the channels by itself."""
+
+
+@coupling("ConstantOfShape", "Constant", "Range", "EyeLike")
+def couple_constant(node: ir.Node, channels: Channels) -> None:
+    """Stored or generated tensors; their own uses label them."""

@@ -1,0 +1,56 @@
+"""`/v1/bundles`: calibration bundles that are uploaded once and used by id."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from service.api.models import delete_upload
+from service.api.schemas import BundleView, UploadView
+from service.api.upload_docs import upload_responses, upload_body
+from service.multipart import FilePart
+from service.services import Services, ServicesDep
+from service.storage import Kind, StoredUpload
+
+router = APIRouter(tags=["bundles"])
+
+BundleId = Annotated[str, Path(description="sha256 of a bundle, in hex.")]
+
+
+@router.post(
+    "/v1/bundles",
+    status_code=201,
+    responses=upload_responses(BundleView),
+    openapi_extra={"requestBody": upload_body("The bundle: .npz or .safetensors.")},
+)
+async def add_bundle(services: ServicesDep, request: Request, response: Response) -> BundleView:
+    """Upload a bundle: multipart with the part `file`, or the raw bytes.
+
+    It is opened first; a file that is no bundle is not stored. Whether it fits a model shows when
+    the two are used together.
+    """
+    services.storage.require_space()
+    part = FilePart(services.settings.max_upload_bytes)
+    async with services.uploads.single_file(request, part) as received:
+        bundle, is_new = await services.catalog.add(Kind.BUNDLE, received)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/bundles/{bundle.id}"
+    return await _view(services, bundle)
+
+
+@router.get("/v1/bundles/{bundle_id}")
+async def get_bundle(services: ServicesDep, bundle_id: BundleId) -> BundleView:
+    """Names, element types and shapes of the arrays."""
+    return await _view(services, services.storage.get_upload(Kind.BUNDLE, bundle_id))
+
+
+@router.delete("/v1/bundles/{bundle_id}", status_code=204)
+async def delete_bundle(services: ServicesDep, bundle_id: BundleId) -> None:
+    """Remove a bundle that no unfinished job needs."""
+    await delete_upload(services, services.storage.get_upload(Kind.BUNDLE, bundle_id))
+
+
+async def _view(services: Services, bundle: StoredUpload) -> BundleView:
+    facts = await services.catalog.facts(bundle, "contents")
+    return BundleView(**UploadView.fields_of(bundle), arrays=facts["arrays"])

@@ -1,0 +1,131 @@
+"""`/v1/jobs`: what became of a prune request, and its results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service.api.schemas import JobPage, JobView
+from service.downloads import file_response
+from service.jobs import Job, JobState
+from service.services import Services, ServicesDep
+
+router = APIRouter(tags=["jobs"])
+
+JobId = Annotated[str, Path(description="Id of a job.")]
+
+_UNSAFE = re.compile(r"[^\w.() +=@,\-]", re.UNICODE)
+
+
+def _file_doc(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"description": f"{what}. Its sha256 is the ETag.", "content": content},
+        206: {"description": "The part that the Range header asks for.", "content": content},
+        304: {"description": "If-None-Match names this version."},
+    }
+
+
+def result_response(
+    request: Request,
+    services: Services,
+    job: Job,
+    name: str,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A result of a job as a download.
+
+    Raises:
+        Problem: it is not there, or the job failed.
+    """
+    path, result = services.jobs.result(job, name)
+    stem = _UNSAFE.sub("_", PurePath(job.filename).stem) or "model"
+    names = {
+        "model": f"{stem}-pruned{path.suffix}",
+        "report": f"{stem}-report.json",
+        "scores": f"{stem}-scores.npz",
+    }
+    return file_response(
+        request,
+        path,
+        sha256=result.sha256,
+        size_bytes=result.size_bytes,
+        media_type=result.media_type,
+        filename=names[name],
+        headers=headers,
+    )
+
+
+@router.get("/v1/jobs")
+def list_jobs(
+    services: ServicesDep,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=200, description="Jobs on a page.")] = 50,
+    cursor: Annotated[
+        str | None, Query(pattern="^[0-9a-f]{32}$", description="`next_cursor` of the last page.")
+    ] = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+) -> JobPage:
+    """Jobs, newest first."""
+    jobs = services.jobs.page(limit + 1, cursor, state)
+    page, has_more = jobs[:limit], len(jobs) > limit
+    next_cursor = page[-1].id if has_more else None
+    if next_cursor:
+        only = f"&state={state}" if state else ""
+        url = f"/v1/jobs?limit={limit}&cursor={next_cursor}{only}"
+        response.headers["Link"] = f'<{url}>; rel="next"'
+    return JobPage(items=[JobView.of(job) for job in page], next_cursor=next_cursor)
+
+
+@router.get("/v1/jobs/{job_id}")
+async def get_job(services: ServicesDep, job_id: JobId) -> JobView:
+    """State, progress, and links to the results."""
+    return JobView.of(services.jobs.get(job_id))
+
+
+@router.post("/v1/jobs/{job_id}/cancel")
+async def cancel_job(services: ServicesDep, job_id: JobId) -> JobView:
+    """Stop a job; answers when its process is gone."""
+    return JobView.of(await services.jobs.cancel(job_id))
+
+
+@router.delete("/v1/jobs/{job_id}", status_code=204)
+async def delete_job(services: ServicesDep, job_id: JobId) -> None:
+    """Stop a job if it is not over, and remove it with its results."""
+    await services.jobs.delete(job_id)
+
+
+@router.head("/v1/jobs/{job_id}/model", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/model",
+    response_class=Response,
+    responses=_file_doc("application/octet-stream", "The pruned model"),
+)
+async def get_job_model(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+    """The pruned model: `.onnx`, or a `.zip` with external data where it is over 2 GB."""
+    return result_response(request, services, services.jobs.get(job_id), "model")
+
+
+@router.head("/v1/jobs/{job_id}/report", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/report",
+    response_class=Response,
+    responses=_file_doc("application/json", "The report"),
+)
+async def get_job_report(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+    """What was removed, what it cost, and the proof."""
+    return result_response(request, services, services.jobs.get(job_id), "report")
+
+
+@router.head("/v1/jobs/{job_id}/scores", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/scores",
+    response_class=Response,
+    responses=_file_doc("application/x-npz", "The score state"),
+)
+async def get_job_scores(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+    """The score state, which can be merged and cut again."""
+    return result_response(request, services, services.jobs.get(job_id), "scores")

@@ -1,0 +1,178 @@
+"""Bodies of requests and responses, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from service.jobs import Job, JobState
+from service.problems import ProblemDocument
+from service.storage import StoredUpload
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ProgressView(_Body):
+    """How far a job is."""
+
+    phase: str
+    """What it is doing."""
+    done: int
+    """Units of the phase that are done."""
+    total: int
+    """Units of the phase; 0 when unknown."""
+    message: str
+    """A few words for a person; may be empty."""
+
+
+class JobView(_Body):
+    """A job."""
+
+    id: str
+    """Sorts by creation time."""
+    state: JobState
+    """Where it stands."""
+    times: dict[JobState, str]
+    """When each state was entered, ISO 8601 in UTC."""
+    model_id: str
+    """sha256 of the model."""
+    bundle_id: str
+    """sha256 of the bundle."""
+    filename: str
+    """File name of the uploaded model."""
+    options: dict[str, Any]
+    """All options of the run, defaults included."""
+    progress: ProgressView | None
+    """Null until the first report."""
+    problem: ProblemDocument | None
+    """Why it failed or was cancelled."""
+    links: dict[str, str]
+    """Paths: `self`, and when it has succeeded `model`, `report`, `scores`."""
+
+    @classmethod
+    def of(cls, job: Job) -> JobView:
+        """What clients see of a job."""
+        problem = job.problem()
+        progress = job.progress
+        return cls(
+            id=job.id,
+            state=job.state,
+            times=job.times,
+            model_id=job.model_id,
+            bundle_id=job.bundle_id,
+            filename=job.filename,
+            options=job.options,
+            progress=None
+            if progress is None
+            else ProgressView(
+                phase=progress.phase,
+                done=progress.done,
+                total=progress.total,
+                message=progress.message,
+            ),
+            problem=None
+            if problem is None
+            else ProblemDocument.model_validate(problem.document(job.instance)),
+            links={
+                "self": job.instance,
+                **{name: f"{job.instance}/{name}" for name in job.results},
+            },
+        )
+
+
+class JobPage(_Body):
+    """Some jobs, newest first."""
+
+    items: list[JobView]
+    """The jobs."""
+    next_cursor: str | None
+    """Value of `cursor` for the next page; null on the last."""
+
+
+class UploadView(_Body):
+    """A stored model or bundle."""
+
+    id: str
+    """sha256 of its bytes."""
+    size_bytes: int
+    """Size of the file."""
+    filename: str
+    """File name at the first upload."""
+    created_at: str
+    """When it was stored, ISO 8601 in UTC."""
+    links: dict[str, str]
+    """Paths: `self`, and for models `channels`."""
+
+    @classmethod
+    def fields_of(cls, upload: StoredUpload) -> dict[str, Any]:
+        """The fields of this class for an upload."""
+        path = f"/v1/{upload.kind}s/{upload.id}"
+        links = {"self": path}
+        if upload.kind == "model":
+            links["channels"] = f"{path}/channels"
+        return {
+            "id": upload.id,
+            "size_bytes": upload.size_bytes,
+            "filename": upload.filename,
+            "created_at": upload.created_at,
+            "links": links,
+        }
+
+
+class ModelView(UploadView):
+    """A stored model and what is in it."""
+
+    model: dict[str, Any]
+    """Inputs, outputs, opset, MACs, parameters, number of prunable filters."""
+
+
+class ArrayView(_Body):
+    """An array of a bundle."""
+
+    name: str
+    """Its name, which is the model input's."""
+    dtype: str
+    """Element type, in numpy's words."""
+    shape: list[int]
+    """All axes; the first counts the samples."""
+
+
+class BundleView(UploadView):
+    """A stored bundle and what is in it."""
+
+    arrays: list[ArrayView]
+    """Its arrays."""
+
+
+class ProblemTypeView(_Body):
+    """What a problem code means."""
+
+    code: str
+    """The code."""
+    status: int
+    """The HTTP status it comes with."""
+    title: str
+    """What kind of problem it is."""
+    advice: str
+    """What to do about it."""
+
+
+class Health(_Body):
+    """That the server answers."""
+
+    status: str
+    """Always `ok`."""
+
+
+class Readiness(_Body):
+    """Whether the server can do its work."""
+
+    status: str
+    """`ready`; a server that is not answers with the problem `not_ready`."""
+    checks: dict[str, str]
+    """Result of each check."""
+    versions: dict[str, str]
+    """Versions of what the children use."""

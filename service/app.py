@@ -1,0 +1,77 @@
+"""The application: services, routes, problem documents, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+from swagger_ui_bundle import swagger_ui_path
+
+from service import problems
+from service.api import bundles, docs, jobs, meta, models, prune
+from service.middleware import RequestMiddleware
+from service.services import Services
+from service.settings import Settings
+
+_DESCRIPTION = """
+Makes trained convolutional networks smaller. Send an ONNX model and a calibration bundle, get a
+smaller model back, with a report that proves the surgery exact. Every error is a problem document
+(RFC 9457) whose `type` can be opened.
+"""
+
+_PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem document; `code` says which.",
+        "content": {
+            problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
+        },
+    }
+}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        settings: Settings; from the environment when None.
+    """
+    services = Services.build(settings or Settings())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services.storage.open()
+        try:
+            await services.jobs.start()
+            probe = asyncio.create_task(services.probe())
+            try:
+                yield
+            finally:
+                probe.cancel()
+                await asyncio.gather(probe, return_exceptions=True)
+                await services.catalog.stop()
+                await services.jobs.stop()
+        finally:
+            services.storage.close()
+
+    app = FastAPI(
+        title="ONNX filter pruner",
+        description=_DESCRIPTION,
+        version=meta.TOOL_VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=_PROBLEM_RESPONSE,
+    )
+    app.state.services = services
+    for module in (prune, jobs, models, bundles, meta, docs):
+        app.include_router(module.router)
+    app.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
+    app.mount("/web", StaticFiles(directory=str(docs.WEB_FOLDER)), name="web")
+    app.add_middleware(RequestMiddleware, metrics=services.metrics)
+    problems.install(app)
+    docs.install_openapi(app)
+    return app

@@ -1,0 +1,144 @@
+"""What is known about stored models and bundles, found in children and kept beside the files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from service.children import Children
+from service.problems import Problem
+from service.runner import ChildFailure
+from service.sinks import ReceivedFile
+from service.storage import Kind, Storage, StoredUpload, read_json, remove, write_json
+
+# Facts come from a child; more than this is not a description any more.
+_FACTS_LIMIT_BYTES = 256 * 2**20
+_RETRY_AFTER_S = 5
+
+_FILE_OF_ACTION = {
+    "inspect": "inspection.json",
+    "channels": "channels.json",
+    "contents": "contents.json",
+    "probe": "versions.json",
+}
+_CHECK_OF_KIND = {Kind.MODEL: "inspect", Kind.BUNDLE: "contents"}
+
+
+class Catalog:
+    """Facts about uploads. Used on one event loop."""
+
+    def __init__(self, storage: Storage, children: Children, places: int, max_queued: int) -> None:
+        self._storage = storage
+        self._children = children
+        self._places = asyncio.Semaphore(places)
+        self._max_queued = max_queued
+        self._waiting = 0
+        self._searches: dict[Path, asyncio.Task[Any]] = {}
+
+    async def add(self, kind: Kind, received: ReceivedFile) -> tuple[StoredUpload, bool]:
+        """Check an upload in a child and store it; whether it is new.
+
+        Raises:
+            Problem: it is refused, and not stored.
+        """
+        existing = self._storage.find_upload(kind, received.sha256)
+        if existing is not None:
+            await self.facts(existing, _CHECK_OF_KIND[kind])
+            return existing, False
+        action = _CHECK_OF_KIND[kind]
+        found = await self._search(action, {str(kind): received.path})
+        upload = await anyio.to_thread.run_sync(self.store, kind, received)
+        await anyio.to_thread.run_sync(write_json, _cache(upload, action), found)
+        return upload, True
+
+    def store(self, kind: Kind, received: ReceivedFile) -> StoredUpload:
+        """Store an upload unchecked: the job that uses it will check it."""
+        return self._storage.add_upload(kind, received.path, received.sha256, received.filename)
+
+    async def facts(self, upload: StoredUpload, action: str) -> Any:
+        """What `action` finds about a stored upload; from the cache where it is there.
+
+        Raises:
+            Problem: the upload cannot be used, or too many wait.
+        """
+        cache = _cache(upload, action)
+        known = await anyio.to_thread.run_sync(read_json, cache, _FACTS_LIMIT_BYTES)
+        if known is not None:
+            return known
+        search = self._searches.get(cache)
+        if search is None:
+            search = asyncio.create_task(self._search_and_keep(upload, action, cache))
+            self._searches[cache] = search
+            search.add_done_callback(lambda task: self._forget(cache, task))
+        # The search goes on for others, and for the cache, when this request goes away.
+        return await asyncio.shield(search)
+
+    async def probe(self) -> Any:
+        """Versions of the runtime as a child sees it.
+
+        Raises:
+            Problem: a child cannot be started or cannot import it.
+        """
+        return await self._search("probe", {})
+
+    async def stop(self) -> None:
+        """Kill the children that run."""
+        searches = list(self._searches.values())
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+
+    def _forget(self, cache: Path, task: asyncio.Task[Any]) -> None:
+        self._searches.pop(cache, None)
+        if not task.cancelled():
+            task.exception()  # marked as seen, also when every request has gone away
+
+    async def _search_and_keep(self, upload: StoredUpload, action: str, cache: Path) -> Any:
+        found = await self._search(action, {str(upload.kind): upload.path})
+        if upload.folder.exists():  # it may have been deleted meanwhile
+            await anyio.to_thread.run_sync(write_json, cache, found)
+        return found
+
+    async def _search(self, action: str, paths: dict[str, Path]) -> Any:
+        async with self._place():
+            workdir = await anyio.to_thread.run_sync(self._storage.new_temporary)
+            try:
+                await self._children.inspect(workdir, action, paths)
+                result = workdir / _FILE_OF_ACTION[action]
+                found = await anyio.to_thread.run_sync(read_json, result, _FACTS_LIMIT_BYTES)
+            except ChildFailure as failure:
+                raise Problem.from_parts(failure.code, failure.detail, failure.members) from None
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(remove, workdir)
+        if found is None:
+            raise Problem("job_failed", "The inspection left no readable result.")
+        return found
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._places.locked() and self._waiting >= self._max_queued:
+            raise Problem(
+                "queue_full",
+                f"{self._waiting} inspections are waiting; try again in {_RETRY_AFTER_S} seconds.",
+                headers={"Retry-After": str(_RETRY_AFTER_S)},
+                limit=self._max_queued,
+            )
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def _cache(upload: StoredUpload, action: str) -> Path:
+    return upload.folder / _FILE_OF_ACTION[action]

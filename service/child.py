@@ -1,0 +1,212 @@
+"""What runs inside a child process: one piece of native work, confined and reported.
+
+`python -m service.child WORKDIR` reads `request.json` there, does it, and leaves the results in
+the same folder, or a `problem.json` and exit status 1. Progress goes out as JSON lines on what
+was standard output; anything that native code prints goes to standard error. The other half is
+`service.runner`.
+
+`graph_ops` is imported by the actions, after the process has confined itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from graph_ops.errors import PrunerError
+from service.runner import PARENT_PID_VARIABLE
+from service.storage import write_json
+
+if TYPE_CHECKING:
+    from graph_ops.bundle import BundleLimits
+    from graph_ops.model import ModelLimits
+    from graph_ops.pruning import Progress
+
+Request = dict[str, Any]
+Action = Callable[[Request, Path, "ProgressWriter"], None]
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_PROGRESS_INTERVAL_S = 0.1
+_OOM_SCORE_OF_FIRST_VICTIM = "1000"
+
+
+class ProgressWriter:
+    """Writes progress lines for the server, no more often than a person can read them."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._phase = ""
+        self._last_at = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Report; skipped when the last report of the same phase is too fresh."""
+        at = time.monotonic()
+        ends = progress.done >= progress.total
+        if progress.phase == self._phase and not ends and at - self._last_at < _PROGRESS_INTERVAL_S:
+            return
+        self._phase, self._last_at = progress.phase, at
+        line = {
+            "phase": progress.phase,
+            "done": progress.done,
+            "total": progress.total,
+            "message": progress.message,
+        }
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+
+def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Prune a model; leaves the model, `report.json`, `scores.npz` and `results.json`."""
+    from graph_ops.pruning import prune as prune_model
+
+    result = prune_model(
+        Path(request["model"]),
+        Path(request["bundle"]),
+        request["options"],
+        progress=progress,
+        model_limits=_model_limits(request),
+        bundle_limits=_bundle_limits(request),
+    )
+    model = result.write_model(workdir / "pruned.onnx")
+    result.write_scores(workdir / "scores.npz")
+    write_json(workdir / "report.json", result.report)
+    write_json(workdir / "results.json", {"model": model.name})
+
+
+def inspect(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Describe a model; leaves `inspection.json`."""
+    from graph_ops.inspection import inspect_model
+
+    facts = inspect_model(Path(request["model"]), limits=_model_limits(request))
+    write_json(workdir / "inspection.json", facts)
+
+
+def channels(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Describe a model's channel classes; leaves `channels.json`."""
+    from graph_ops.inspection import describe_channels
+
+    facts = describe_channels(Path(request["model"]), limits=_model_limits(request))
+    write_json(workdir / "channels.json", facts)
+
+
+def contents(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Check a bundle as a container; leaves `contents.json`."""
+    from graph_ops.bundle import open_bundle
+
+    with open_bundle(Path(request["bundle"]), limits=_bundle_limits(request)) as bundle:
+        arrays = [
+            {"name": info.name, "dtype": str(info.dtype), "shape": list(info.shape)}
+            for info in bundle.arrays.values()
+        ]
+    write_json(workdir / "contents.json", {"arrays": arrays})
+
+
+def probe(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Show that the library and its runtime can be imported; leaves `versions.json`."""
+    import onnx
+    import onnxruntime
+
+    import graph_ops.pruning  # noqa: F401 - that it can be imported is what is asked
+
+    versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    write_json(workdir / "versions.json", versions)
+
+
+ACTIONS: dict[str, Action] = {
+    "prune": prune,
+    "inspect": inspect,
+    "channels": channels,
+    "contents": contents,
+    "probe": probe,
+}
+
+
+def _model_limits(request: Request) -> ModelLimits:
+    from graph_ops.model import ModelLimits
+
+    return ModelLimits(**request["model_limits"])
+
+
+def _bundle_limits(request: Request) -> BundleLimits:
+    from graph_ops.bundle import BundleLimits
+
+    return BundleLimits(**request["bundle_limits"])
+
+
+def confine(file_bytes: int) -> None:
+    """Bind this process to its parent's life and limit what it may write.
+
+    It dies with the server, is the first that the kernel ends when memory runs out, leaves no
+    core dumps, gains no privileges, and writes no file beyond `file_bytes`. Memory and time are
+    watched from outside: a limit on address space would stop ONNX Runtime, which reserves more
+    than it uses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(os.environ.get(PARENT_PID_VARIABLE, os.getppid())):
+        os._exit(1)  # the server died before its death could be noticed
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_OF_FIRST_VICTIM)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = file_bytes if hard == resource.RLIM_INFINITY else min(file_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def _take_stdout() -> IO[str]:
+    """The server's progress pipe; what prints to standard output goes to standard error now."""
+    private = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return os.fdopen(private, "w", encoding="utf-8")
+
+
+def _problem_of(error: BaseException) -> dict[str, Any]:
+    """What goes into `problem.json`. Texts of unexpected errors stay in the log."""
+    if isinstance(error, PrunerError):
+        return {"code": error.code, "message": error.message, "details": error.details}
+    if isinstance(error, MemoryError):
+        message = "Memory could not be allocated."
+        return {"code": "job_out_of_memory", "message": message, "details": {}}
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        message = "A file that had to be written is larger than a job may write."
+        return {"code": "result_too_large", "message": message, "details": {}}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = "The disk became full while the job ran."
+        return {"code": "insufficient_storage", "message": message, "details": {}}
+    message = f"The job ended with an unexpected {type(error).__name__}."
+    return {"code": "job_failed", "message": message, "details": {}}
+
+
+def run(workdir: Path, actions: dict[str, Action]) -> int:
+    """Do what `request.json` asks; the exit status."""
+    progress = ProgressWriter(_take_stdout())
+    try:
+        request: Request = json.loads((workdir / "request.json").read_bytes())
+        confine(request["file_bytes"])
+        actions[request["action"]](request, workdir, progress)
+    except BaseException as error:
+        if not isinstance(error, PrunerError):
+            traceback.print_exc()
+        write_json(workdir / "problem.json", _problem_of(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = run(Path(sys.argv[1]), ACTIONS)
+    sys.stderr.flush()
+    # Destructors of native libraries have nothing left to do, and some crash at exit.
+    os._exit(status)

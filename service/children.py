@@ -1,0 +1,58 @@
+"""The kinds of work that children do, with the limits that the settings give each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.runner import Limits, ProgressReport, run_child
+from service.settings import Settings
+
+
+class Children:
+    """Starts children; knows nothing of queues or records."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._module = settings.child_module
+        memory, file_bytes = settings.memory_limit_bytes, settings.job_file_bytes
+        self._job = Limits(settings.job_timeout_s, memory, file_bytes)
+        self._inspection = Limits(settings.inspection_timeout_s, memory, file_bytes)
+        self._input_limits = {
+            "model_limits": {
+                "max_bytes": settings.max_model_bytes,
+                "max_unpacked_bytes": settings.max_unpacked_bytes,
+                "max_unpacked_ratio": settings.max_unpack_ratio,
+            },
+            "bundle_limits": {
+                "max_array_bytes": settings.max_array_bytes,
+                "max_unpacked_bytes": settings.max_unpacked_bytes,
+                "max_unpacked_ratio": settings.max_unpack_ratio,
+            },
+        }
+
+    async def prune(
+        self,
+        workdir: Path,
+        model: Path,
+        bundle: Path,
+        options: dict[str, Any],
+        on_progress: Callable[[ProgressReport], None],
+    ) -> None:
+        """Prune; the results are in `workdir` afterwards.
+
+        Raises:
+            ChildFailure: it did not work out.
+        """
+        paths = {"model": str(model), "bundle": str(bundle)}
+        request = {"action": "prune", "options": options, **paths, **self._input_limits}
+        await run_child(self._module, workdir, request, self._job, on_progress)
+
+    async def inspect(self, workdir: Path, action: str, paths: dict[str, Path]) -> None:
+        """Find facts (`inspect`, `channels`, `contents`, `probe`), left in `workdir`.
+
+        Raises:
+            ChildFailure: it did not work out.
+        """
+        request = {"action": action, **{key: str(path) for key, path in paths.items()}}
+        await run_child(self._module, workdir, {**request, **self._input_limits}, self._inspection)

@@ -1,0 +1,301 @@
+"""One child process from start to end: spawned, watched, limited, and its end understood.
+
+Model and bundle bytes are only ever parsed in a child. Whatever happens there (a segmentation
+fault in native code, memory without end, a loop) ends as a `ChildFailure` with a code here, and
+the server lives on. The other half, what happens inside, is `service.child`.
+
+The two talk through a work folder: `request.json` in, result files or `problem.json` out, and
+progress as JSON lines on the child's standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import service
+from service.problem_types import PROBLEM_TYPES
+from service.storage import read_json, write_json
+
+PARENT_PID_VARIABLE = "PRUNER_PARENT_PID"
+
+_POLL_S = 0.05
+_LINE_LIMIT = 64 * 2**10
+_STDERR_TAIL_BYTES = 16 * 2**10
+_PROBLEM_LIMIT_BYTES = 2**20
+_PROGRESS_TEXT_LIMIT = 200
+
+log = logging.getLogger("service.runner")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one child may use."""
+
+    timeout_s: float
+    memory_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    """How far a child is: `done` of `total` units of the phase."""
+
+    phase: str
+    done: int
+    total: int
+    message: str = ""
+
+
+class ChildFailure(Exception):  # noqa: N818 - an outcome, not a bug
+    """The child gave no result.
+
+    Attributes:
+        code: A key of `PROBLEM_TYPES`.
+        detail: Sentence for a person.
+        members: JSON-ready facts.
+    """
+
+    def __init__(self, code: str, detail: str, **members: Any) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.members = members
+
+
+async def run_child(
+    module: str,
+    workdir: Path,
+    request: dict[str, Any],
+    limits: Limits,
+    on_progress: Callable[[ProgressReport], None] = lambda _: None,
+) -> None:
+    """Run `python -m module workdir` and return when it has succeeded.
+
+    When the caller is cancelled the child and its group are killed before the cancellation goes
+    on.
+
+    Args:
+        module: Module whose `__main__` part does what `request.json` asks.
+        workdir: Its folder; results are found there afterwards.
+        request: Written to `request.json`.
+        limits: Time, resident memory and file size.
+        on_progress: Called on the event loop for each report.
+
+    Raises:
+        ChildFailure: it gave no result; the code says why.
+    """
+    scratch = workdir / "scratch"
+    scratch.mkdir(exist_ok=True)
+    (workdir / "problem.json").unlink(missing_ok=True)
+    write_json(workdir / "request.json", {**request, "file_bytes": limits.file_bytes})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        str(workdir),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LINE_LIMIT,
+        cwd=workdir,
+        env=_environment(scratch),
+        start_new_session=True,
+    )
+    tail: deque[bytes] = deque()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    readers = [
+        asyncio.create_task(_read_progress(process.stdout, on_progress)),
+        asyncio.create_task(_read_tail(process.stderr, tail)),
+    ]
+    overrun: ChildFailure | None = None
+    try:
+        overrun = await _watch(process, limits)
+    finally:
+        _kill_group(process)
+        await _settle(process, readers)
+    stderr = b"".join(tail)[-_STDERR_TAIL_BYTES:].decode("utf-8", "replace")
+    failure = overrun or _failure_of_exit(process.returncode, workdir)
+    if failure is not None:
+        log.warning("child in %s: %s%s", workdir.name, failure, _indented(stderr))
+        raise failure
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """The child's environment: ours, with imports that do not depend on its folder."""
+    package_root = str(Path(service.__file__).resolve().parent.parent)
+    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(str(Path(p).resolve()) for p in paths)),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "TMPDIR": str(scratch),
+        PARENT_PID_VARIABLE: str(os.getpid()),
+    }
+
+
+async def _watch(process: asyncio.subprocess.Process, limits: Limits) -> ChildFailure | None:
+    """Wait for the end; what was overrun if the child has to be ended."""
+    deadline = time.monotonic() + limits.timeout_s
+    ended = asyncio.create_task(process.wait())
+    try:
+        watched = psutil.Process(process.pid)
+    except psutil.NoSuchProcess:
+        await ended
+        return None
+    try:
+        while True:
+            done, _ = await asyncio.wait({ended}, timeout=_POLL_S)
+            if done:
+                return None
+            if time.monotonic() > deadline:
+                return ChildFailure(
+                    "job_timeout",
+                    f"It ran longer than {limits.timeout_s:g} seconds and was ended.",
+                    limit_s=limits.timeout_s,
+                )
+            used = _resident_bytes(watched)
+            if used > limits.memory_bytes:
+                return ChildFailure(
+                    "job_out_of_memory",
+                    f"It used {used} bytes of memory, more than the {limits.memory_bytes} it "
+                    "may, and was ended.",
+                    limit_bytes=limits.memory_bytes,
+                    used_bytes=used,
+                )
+    finally:
+        if not ended.done():
+            ended.cancel()
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    """Private resident memory of a process and its descendants.
+
+    Pages of memory-mapped files count as shared: the kernel takes them back when it needs room.
+    """
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                memory = member.memory_info()
+                total += max(memory.rss - memory.shared, 0)
+    return total
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    """End the child and everything it started; it leads a session of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _settle(process: asyncio.subprocess.Process, readers: list[asyncio.Task[None]]) -> None:
+    """Reap the child and close its pipes, also when the caller is being cancelled."""
+
+    async def settle() -> None:
+        await process.wait()
+        await asyncio.wait(readers, timeout=2.0)
+        for reader in readers:
+            reader.cancel()
+
+    task = asyncio.create_task(settle())
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            continue
+
+
+def _failure_of_exit(returncode: int | None, workdir: Path) -> ChildFailure | None:
+    """What the end of a child means; None for success."""
+    if returncode == 0:
+        return None
+    if returncode is not None and returncode < 0:
+        return _failure_of_signal(-returncode)
+    problem = read_json(workdir / "problem.json", _PROBLEM_LIMIT_BYTES)
+    if isinstance(problem, dict) and problem.get("code") in PROBLEM_TYPES:
+        details = problem.get("details")
+        message = problem.get("message")
+        failure = ChildFailure(str(problem["code"]), str(message))
+        failure.members = details if isinstance(details, dict) else {}
+        return failure
+    return ChildFailure(
+        "job_crashed",
+        f"The process ended with exit status {returncode} and gave no reason.",
+        exit_status=returncode,
+    )
+
+
+def _failure_of_signal(number: int) -> ChildFailure:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL:
+        return ChildFailure(
+            "job_out_of_memory",
+            "The system ended the process (SIGKILL), as it does when memory runs out.",
+            signal=name,
+        )
+    return ChildFailure(
+        "job_crashed", f"The process was ended by {name} in native code.", signal=name
+    )
+
+
+async def _read_progress(
+    stream: asyncio.StreamReader, on_progress: Callable[[ProgressReport], None]
+) -> None:
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # a line over the limit: not ours, skip it
+            continue
+        if not line:
+            return
+        report = _progress_of(line)
+        if report is not None:
+            on_progress(report)
+
+
+def _progress_of(line: bytes) -> ProgressReport | None:
+    """A line's report, or None when it is something else."""
+    try:
+        data = json.loads(line)
+        return ProgressReport(
+            str(data["phase"])[:_PROGRESS_TEXT_LIMIT],
+            int(data["done"]),
+            int(data["total"]),
+            str(data.get("message", ""))[:_PROGRESS_TEXT_LIMIT],
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
+        return None
+
+
+async def _read_tail(stream: asyncio.StreamReader, tail: deque[bytes]) -> None:
+    """Keep the last of a stream, whatever its length."""
+    kept = 0
+    while data := await stream.read(4096):
+        tail.append(data)
+        kept += len(data)
+        while kept - len(tail[0]) >= _STDERR_TAIL_BYTES:
+            kept -= len(tail.popleft())
+
+
+def _indented(text: str) -> str:
+    return "".join(f"\n    {line}" for line in text.strip().splitlines())

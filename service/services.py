@@ -1,0 +1,85 @@
+"""The parts a running server consists of, and how handlers get at them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from service.catalog import Catalog
+from service.children import Children
+from service.idempotency import IdempotencyKeys
+from service.jobs import Jobs
+from service.metrics import Metrics
+from service.problems import Problem
+from service.settings import Settings
+from service.storage import Storage
+from service.uploads import Uploads
+
+log = logging.getLogger("service")
+
+
+@dataclass
+class Services:
+    """Everything handlers use.
+
+    Attributes:
+        versions: What the first child reported of its runtime; None until it has.
+        probe_problem: Why the first child did not work, if so.
+    """
+
+    settings: Settings
+    storage: Storage
+    metrics: Metrics
+    uploads: Uploads
+    catalog: Catalog
+    jobs: Jobs
+    keys: IdempotencyKeys
+    versions: dict[str, Any] | None = None
+    probe_problem: Problem | None = None
+
+    @classmethod
+    def build(cls, settings: Settings) -> Services:
+        """The parts, wired and not yet started."""
+        storage = Storage(settings.data_dir, settings.min_free_disk_bytes)
+        metrics = Metrics()
+        children = Children(settings)
+        return cls(
+            settings=settings,
+            storage=storage,
+            metrics=metrics,
+            uploads=Uploads(settings, storage, metrics),
+            catalog=Catalog(
+                storage,
+                children,
+                settings.max_concurrent_inspections,
+                settings.max_queued_inspections,
+            ),
+            jobs=Jobs(
+                storage,
+                children,
+                metrics,
+                settings.max_concurrent_jobs,
+                settings.max_queued_jobs,
+            ),
+            keys=IdempotencyKeys(storage.idempotency),
+        )
+
+    async def probe(self) -> None:
+        """Find out, once, whether children can do their work here."""
+        try:
+            self.versions = await self.catalog.probe()
+        except Problem as problem:
+            log.error("children do not work: %s", problem)
+            self.probe_problem = problem
+
+
+def services_of(request: Request) -> Services:
+    """The services of the app that answers this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]

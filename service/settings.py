@@ -1,0 +1,97 @@
+"""Settings of the server, read from environment variables of the same names.
+
+Every setting is described beside its field and has a row in `docs/settings.md`; a test compares
+the two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
+_SHARE_OF_MEMORY_FOR_JOBS = 0.8
+
+Bytes = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What an operator may set; the defaults suit one machine and a trusted local user."""
+
+    model_config = SettingsConfigDict(
+        use_attribute_docstrings=True, frozen=True, extra="ignore", case_sensitive=False
+    )
+
+    host: str = "127.0.0.1"
+    """Address the server binds to. It has no access control yet: bind to other addresses only
+    behind something that has."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """TCP port the server listens on; 0 takes a free one, which the log names."""
+    data_dir: Path = Path("data")
+    """Folder of models, bundles and jobs. One server at a time may use it."""
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    """Least severe message that is logged: `debug`, `info`, `warning` or `error`."""
+
+    max_upload_bytes: Bytes = 16 * 2**30
+    """Largest uploaded file (one part of a multipart body, or a raw body), in bytes."""
+    max_model_bytes: Bytes = 8 * 2**30
+    """Largest model file, in bytes, packed or not."""
+    max_options_bytes: Bytes = 64 * 2**10
+    """Largest text part of a multipart body (`options`, `model_id`, `bundle_id`), in bytes."""
+    max_parts: Annotated[int, Field(ge=1)] = 8
+    """Most parts in a multipart body."""
+    max_array_bytes: Bytes = 16 * 2**30
+    """Largest array of a bundle, unpacked, in bytes."""
+    max_unpacked_bytes: Bytes = 32 * 2**30
+    """Largest bundle or zipped model, unpacked, in bytes."""
+    max_unpack_ratio: Annotated[float, Field(gt=1)] = 200.0
+    """Largest ratio of unpacked to packed bytes in a bundle or a zipped model."""
+    upload_idle_timeout_s: Seconds = 60.0
+    """Seconds an upload may stand still before it is given up."""
+    min_free_disk_bytes: Annotated[int, Field(ge=0)] = 512 * 2**20
+    """Free bytes on the disk of `DATA_DIR` below which new work is refused."""
+
+    max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
+    """Jobs that run at the same time, each in a child process of its own."""
+    max_queued_jobs: Annotated[int, Field(ge=0)] = 64
+    """Jobs that may wait for a place; further ones are refused until there is room."""
+    max_concurrent_inspections: Annotated[int, Field(ge=1)] = 2
+    """Child processes that may read models and bundles for inspection at the same time."""
+    max_queued_inspections: Annotated[int, Field(ge=0)] = 64
+    """Inspections that may wait for a place; further ones are refused until there is room."""
+    job_timeout_s: Seconds = 3600.0
+    """Seconds a job may run before its process is ended."""
+    inspection_timeout_s: Seconds = 300.0
+    """Seconds an inspection of a model or bundle may run before its process is ended."""
+    job_memory_bytes: Bytes | None = None
+    """Resident memory of one child process above which it is ended, in bytes. When not set: 80 %
+    of the machine's (or container's) memory, divided by `MAX_CONCURRENT_JOBS`."""
+    job_file_bytes: Bytes = 32 * 2**30
+    """Largest file a child process may write, in bytes."""
+    shutdown_grace_s: Seconds = 10.0
+    """Seconds that running responses get to end when the server is told to stop."""
+    child_module: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")] = "service.child"
+    """Module that runs in child processes. Only the server's own tests set it."""
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """Resident bytes one child process may use."""
+        if self.job_memory_bytes is not None:
+            return self.job_memory_bytes
+        share = _memory_of_machine() * _SHARE_OF_MEMORY_FOR_JOBS
+        return int(share / self.max_concurrent_jobs)
+
+
+def _memory_of_machine() -> int:
+    """Bytes of memory this process may hope for: the container's limit, or the machine's."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = _CGROUP_MEMORY_MAX.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total

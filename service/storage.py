@@ -1,0 +1,290 @@
+"""What the service keeps on disk, and how it gets there without ever being half there.
+
+    DATA_DIR/
+      .lock                     held by the one server that uses the folder
+      tmp/                      uploads in progress and work of children; emptied at start
+      models/{sha256}/          file, about.json, and what inspections found (*.json)
+      bundles/{sha256}/         file, about.json
+      jobs/{id}/                job.json and, when there, the results
+      idempotency/{digest}.json
+
+Every file and folder is written under `tmp/` (or a temporary name), flushed to disk, and then
+renamed to its place, so a reader finds all of it or nothing, also after a power cut. Models and
+bundles are named by the sha256 of their bytes: the same upload twice is one file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from service.problems import Problem
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Kind(StrEnum):
+    """What an upload is."""
+
+    MODEL = "model"
+    BUNDLE = "bundle"
+
+
+@dataclass(frozen=True)
+class StoredUpload:
+    """A model or bundle in the store.
+
+    Attributes:
+        id: sha256 of the bytes, in hex.
+        kind: Model or bundle.
+        path: The file.
+        size_bytes: Its size.
+        filename: Its name at the first upload, without folders.
+        created_at: When it was stored, ISO 8601 in UTC.
+    """
+
+    id: str
+    kind: Kind
+    path: Path
+    size_bytes: int
+    filename: str
+    created_at: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the file and of what is known about it."""
+        return self.path.parent
+
+
+@dataclass(frozen=True)
+class _About:
+    size_bytes: int
+    filename: str
+    created_at: str
+
+
+class DataDirInUseError(RuntimeError):
+    """Another server uses the data folder."""
+
+
+class Storage:
+    """The data folder.
+
+    Methods block on the disk; coroutines call them through threads where that may take long.
+    """
+
+    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
+        self.root = root.absolute()
+        self.min_free_bytes = min_free_bytes
+        self.tmp = self.root / "tmp"
+        self.jobs = self.root / "jobs"
+        self.idempotency = self.root / "idempotency"
+        self._uploads = {Kind.MODEL: self.root / "models", Kind.BUNDLE: self.root / "bundles"}
+        self._lock_fd: int | None = None
+
+    def open(self) -> None:
+        """Create the folders, take the lock, and clear what an earlier server left half done.
+
+        Raises:
+            DataDirInUseError: another server holds the lock.
+        """
+        for folder in (self.root, self.tmp, self.jobs, self.idempotency, *self._uploads.values()):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise DataDirInUseError(
+                f"The data folder {self.root} is used by another server; stop it, or set DATA_DIR."
+            ) from None
+        for leftover in self.tmp.iterdir():
+            remove(leftover)
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def free_bytes(self) -> int:
+        """Free bytes on the disk of the data folder."""
+        return shutil.disk_usage(self.root).free
+
+    def require_space(self, bytes_needed: int = 0) -> None:
+        """Refuse work that would fill the disk.
+
+        Raises:
+            Problem: `insufficient_storage`.
+        """
+        free = self.free_bytes()
+        if free - bytes_needed < self.min_free_bytes:
+            raise Problem(
+                "insufficient_storage",
+                f"The disk has {free} bytes free; {bytes_needed} more would leave less than the "
+                f"{self.min_free_bytes} that are kept free.",
+                free_bytes=free,
+                needed_bytes=bytes_needed,
+                kept_free_bytes=self.min_free_bytes,
+            )
+
+    def new_temporary(self) -> Path:
+        """A new empty folder on the disk of the store."""
+        folder = self.tmp / secrets.token_hex(12)
+        folder.mkdir()
+        return folder
+
+    def add_upload(self, kind: Kind, file: Path, sha256: str, filename: str) -> StoredUpload:
+        """Move a complete file into the store; an upload that is there already stays.
+
+        Args:
+            kind: Model or bundle.
+            file: The file, on the store's disk and already flushed to it. It is gone afterwards.
+            sha256: Digest of its bytes, in hex.
+            filename: The name its owner gave it.
+        """
+        existing = self.find_upload(kind, sha256)
+        if existing is not None:
+            file.unlink()
+            return existing
+        about = _About(file.stat().st_size, plain_filename(filename, kind), now())
+        folder = self.new_temporary()
+        file.rename(folder / "file")
+        write_json(folder / "about.json", asdict(about))
+        target = self._uploads[kind] / sha256
+        try:
+            move_folder(folder, target)
+        except OSError:
+            if self.find_upload(kind, sha256) is None:
+                raise
+            remove(folder)
+        return self.get_upload(kind, sha256)
+
+    def find_upload(self, kind: Kind, upload_id: str) -> StoredUpload | None:
+        """The model or bundle of this id, or None."""
+        if not _SHA256.fullmatch(upload_id):
+            return None
+        folder = self._uploads[kind] / upload_id
+        data = read_json(folder / "about.json")
+        if data is None:
+            return None
+        about = _About(**data)
+        return StoredUpload(
+            upload_id, kind, folder / "file", about.size_bytes, about.filename, about.created_at
+        )
+
+    def get_upload(self, kind: Kind, upload_id: str) -> StoredUpload:
+        """The model or bundle of this id.
+
+        Raises:
+            Problem: `model_not_found` or `bundle_not_found`.
+        """
+        upload = self.find_upload(kind, upload_id)
+        if upload is None:
+            raise Problem(
+                f"{kind}_not_found",
+                f"There is no {kind} with the id {upload_id!r}; upload it with POST /v1/{kind}s.",
+            )
+        return upload
+
+    def delete_upload(self, upload: StoredUpload) -> None:
+        """Remove a model or bundle and what is known about it."""
+        self._discard(upload.folder)
+
+    def delete_job(self, job_id: str) -> None:
+        """Remove a job's folder."""
+        self._discard(self.jobs / job_id)
+
+    def _discard(self, folder: Path) -> None:
+        doomed = self.tmp / secrets.token_hex(12)
+        try:
+            folder.rename(doomed)
+        except FileNotFoundError:
+            return
+        sync_folder(folder.parent)
+        remove(doomed)
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def plain_filename(name: str, kind: Kind) -> str:
+    """A file name without folders, control characters or excessive length."""
+    base = re.split(r"[/\\]", name)[-1]
+    clean = "".join(ch for ch in base if ch.isprintable()).strip().strip(".")
+    return clean[-120:] or str(kind)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file so that it is there completely or not at all."""
+    write_bytes(path, json.dumps(data, ensure_ascii=True, default=str).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is there completely or not at all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_json(path: Path, max_bytes: int | None = None) -> Any:
+    """Content of a JSON file; None when it is missing, longer than `max_bytes`, or not JSON.
+
+    Links are not followed: the file may come from a child process.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or (max_bytes and found.st_size > max_bytes):
+            return None
+        try:
+            return json.loads(file.read())
+        except ValueError:
+            return None
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Flush a folder to disk and rename it; fails when the target has files in it."""
+    sync_folder(source)
+    source.rename(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; missing ones are fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

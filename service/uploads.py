@@ -1,0 +1,174 @@
+"""Reading request bodies: limits first, then bytes to disk in a thread, a megabyte at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+
+from service.metrics import Metrics
+from service.multipart import FilePart, Form, FormReader, TextPart
+from service.problems import Problem
+from service.settings import Settings
+from service.sinks import FileSink, ReceivedFile
+from service.storage import Storage, remove
+
+# Bytes handed to a thread at once: large enough that the hand-over costs nothing, small enough
+# that memory stays flat.
+_BATCH_BYTES = 2**20
+# The disk is looked at again after so many bytes of an upload.
+_SPACE_CHECK_BYTES = 64 * 2**20
+# Room for boundaries and headers of a multipart body, per part.
+_OVERHEAD_BYTES = 16 * 2**10
+
+_RAW_TYPES = frozenset({b"", b"application/octet-stream", b"application/zip", b"application/x-npz"})
+
+
+class Uploads:
+    """Receives files for the store."""
+
+    def __init__(self, settings: Settings, storage: Storage, metrics: Metrics) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._metrics = metrics
+
+    @asynccontextmanager
+    async def form(
+        self, request: Request, expected: Mapping[str, FilePart | TextPart]
+    ) -> AsyncIterator[Form]:
+        """The parts of a multipart body; files that are not moved away are removed at the end.
+
+        Raises:
+            Problem: not multipart, malformed, an unexpected part, a limit, a full disk.
+        """
+        content_type = request.headers.get("content-type", "")
+        if parse_options_header(content_type)[0] != b"multipart/form-data":
+            raise Problem(
+                "unsupported_media_type",
+                f"The body is {content_type[:100] or 'of no type'!r}; send multipart/form-data.",
+                headers={"Accept": "multipart/form-data"},
+            )
+        largest = sum(part.max_bytes for part in expected.values())
+        self._check_length(request, largest + _OVERHEAD_BYTES * self._settings.max_parts)
+        folder = await anyio.to_thread.run_sync(self._storage.new_temporary)
+        try:
+            reader = FormReader(
+                content_type,
+                expected,
+                folder,
+                max_parts=self._settings.max_parts,
+                on_file_bytes=self._metrics.count_upload,
+            )
+            try:
+                await self._pump(request, reader.write)
+                form = reader.finish()
+            finally:
+                reader.close()
+            yield form
+        finally:
+            await _remove(folder)
+
+    @asynccontextmanager
+    async def single_file(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
+        """One file: the part `file` of a multipart body, or a raw body.
+
+        Raises:
+            Problem: as `form`; `part_missing` when there is no part `file`.
+        """
+        content_type, _ = parse_options_header(request.headers.get("content-type"))
+        if content_type == b"multipart/form-data":
+            async with self.form(request, {"file": part}) as form:
+                if "file" not in form.files:
+                    raise Problem("part_missing", "The part 'file' is missing.", part="file")
+                yield form.files["file"]
+        elif content_type in _RAW_TYPES:
+            async with self._raw(request, part) as received:
+                yield received
+        else:
+            raise Problem(
+                "unsupported_media_type",
+                f"The body is {content_type[:100].decode('latin-1')!r}; send "
+                "multipart/form-data with a part 'file', or application/octet-stream.",
+                headers={"Accept": "multipart/form-data, application/octet-stream"},
+            )
+
+    @asynccontextmanager
+    async def _raw(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
+        self._check_length(request, part.max_bytes, part.too_large_code)
+        _, parameters = parse_options_header(request.headers.get("content-disposition"))
+        filename = parameters.get(b"filename", b"").decode("utf-8", "replace")
+        folder = await anyio.to_thread.run_sync(self._storage.new_temporary)
+        try:
+            sink = FileSink(
+                folder / "body",
+                filename,
+                max_bytes=part.max_bytes,
+                too_large_code=part.too_large_code,
+                part="file",
+                on_bytes=self._metrics.count_upload,
+            )
+            try:
+                await self._pump(request, sink.write)
+                received = await anyio.to_thread.run_sync(sink.finish)
+            finally:
+                sink.abandon()
+            yield received
+        finally:
+            await _remove(folder)
+
+    def _check_length(self, request: Request, largest: int, code: str = "upload_too_large") -> None:
+        """Refuse on the declared length, before a byte of the body is read."""
+        declared = request.headers.get("content-length")
+        length = int(declared) if declared and declared.isascii() and declared.isdigit() else 0
+        if length > largest:
+            raise Problem(
+                code,
+                f"The body has {length} bytes; at most {largest} are taken.",
+                limit_bytes=largest,
+                declared_bytes=length,
+            )
+        self._storage.require_space(length)
+
+    async def _pump(self, request: Request, write: Callable[[bytes], None]) -> None:
+        """Hand the body to `write`, in a thread, in batches.
+
+        Raises:
+            Problem: `upload_stalled`, `insufficient_storage`, and what `write` raises.
+            ClientDisconnect: the client went away.
+        """
+        batch = bytearray()
+        since_check = 0
+        chunks = request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.upload_idle_timeout_s):
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                raise Problem(
+                    "upload_stalled",
+                    f"No bytes came for {self._settings.upload_idle_timeout_s:g} seconds.",
+                ) from None
+            if chunk is None:
+                break
+            batch += chunk
+            if len(batch) < _BATCH_BYTES:
+                continue
+            since_check += len(batch)
+            if since_check >= _SPACE_CHECK_BYTES:
+                self._storage.require_space()
+                since_check = 0
+            await anyio.to_thread.run_sync(write, bytes(batch))
+            batch.clear()
+        if batch:
+            await anyio.to_thread.run_sync(write, bytes(batch))
+
+
+async def _remove(folder: Path) -> None:
+    """Remove a folder, also while the request is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(remove, folder)

@@ -1,0 +1,124 @@
+"""A real server in its own process, on a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MISBEHAVING_CHILD = "tests.support.misbehaving_child"
+
+_ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
+_START_SECONDS = 60.0
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    client: httpx.Client
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def children(self) -> list[psutil.Process]:
+        """Processes the server started that are alive."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def terminate(self) -> int:
+        """Ask it to stop, as an operator would; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """Take it away without notice."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def wait_for(self, job_id: str, *states: str, seconds: float = 20) -> dict[str, object]:
+        """The job once it is in one of the states (any final one when none is named)."""
+        wanted = states or ("succeeded", "failed", "cancelled")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            job: dict[str, object] = self.client.get(f"/v1/jobs/{job_id}").json()
+            if job["state"] in wanted:
+                return job
+            time.sleep(0.02)
+        raise AssertionError(f"job {job_id} is not {wanted}: {job}\n{self.log}")
+
+
+@contextmanager
+def running_server(folder: Path, **settings: object) -> Iterator[Server]:
+    """`python -m service` with these settings, ready; stopped at the end by its pid.
+
+    Args:
+        folder: Holds the data folder and the log; a second server may go on with it.
+        settings: Environment variables, in lower case.
+    """
+    data_dir, log_path = folder / "data", folder / "server.log"
+    environment = {
+        **os.environ,
+        "HOST": "127.0.0.1",
+        "PORT": "0",
+        "DATA_DIR": str(data_dir),
+        "MIN_FREE_DISK_BYTES": "0",
+        **{name.upper(): str(value) for name, value in settings.items()},
+    }
+    start = log_path.stat().st_size if log_path.exists() else 0
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = _wait_for_address(process, log_path, start)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            _wait_until_ready(client, log_path)
+            yield Server(url, client, process, data_dir, log_path)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+
+
+def _wait_for_address(process: subprocess.Popen[bytes], log_path: Path, start: int) -> str:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        match = _ADDRESS.search(log_path.read_bytes()[start:].decode())
+        if match:
+            return match.group(1)
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not start:\n{log_path.read_text()}")
+
+
+def _wait_until_ready(client: httpx.Client, log_path: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        response = client.get("/readyz")
+        if response.status_code == 200:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the server is not ready: {response.text}\n{log_path.read_text()}")
