@@ -26,8 +26,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from graph_ops.edits import Edit, SpellCount
-from graph_ops.graph import captured_values, constant_dims, is_root_constant, node_label
-from graph_ops.rules.registry import COUPLINGS
+from graph_ops.graph import constant_dims, is_root_constant, node_label
 from graph_ops.shape_arithmetic import AxisLength, StoredElement, elements_of
 
 Labels = NDArray[np.int64]
@@ -203,25 +202,6 @@ class Channels:
             return origin.number != 0
         return False
 
-    # Walking ------------------------------------------------------------------------------------
-
-    def walk(self) -> None:
-        """Apply every node's rule in graph order, then freeze what reaches the outside."""
-        for node in self.model.graph:
-            rule = COUPLINGS.find(node.domain, node.op_type, self.opset)
-            if rule is None:
-                self._freeze_unknown(node)
-            else:
-                rule(node, self)
-        for output in self.model.graph.outputs:
-            self.freeze_value(output, f"its channels reach the graph output {output.name!r}")
-
-    def _freeze_unknown(self, node: ir.Node) -> None:
-        domain = f"{node.domain}." if node.domain else ""
-        reason = f"operator {domain}{node.op_type} ({node_label(node)!r}) has no channel rule"
-        for value in (*node.inputs, *captured_values(node)):
-            self.freeze_value(value, reason)
-
     def classes(self) -> ChannelClasses:
         """The connected components of the label graph."""
         pairs = self._couplings
@@ -281,15 +261,3 @@ class ChannelClasses:
     def kept(self, labels: Labels, dropped: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """[len(labels)] which indices stay when the classes marked in `dropped` go."""
         return ~dropped[self.class_of[labels]]
-
-
-def analyse(model: ir.Model, shapes: Mapping[str, Dims]) -> ChannelClasses:
-    """Channel classes of a model.
-
-    Args:
-        model: The model, its nodes in topological order.
-        shapes: Shape of every value by name, None for symbolic dimensions.
-    """
-    channels = Channels(model, shapes)
-    channels.walk()
-    return channels.classes()

@@ -74,7 +74,7 @@ def _numbered(base: str) -> list[str]:
 
 def _initializers_are_inputs(graph: ir.Graph) -> bool:
     """Whether every stored tensor is listed as a graph input (IR version 3 requires it)."""
-    stored = [v for v in graph.initializers.values()]
+    stored = list(graph.initializers.values())
     listed = [v for v in stored if v.is_graph_input()]
     return bool(listed) and len(listed) >= len(stored) - 1
 

@@ -32,7 +32,7 @@ class Target(_Options):
     max_macs_ratio: Ratio | None = None
     """Share of the multiply-accumulate operations that may remain."""
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None
-    """Largest size of the weights on disk, in bytes."""
+    """Largest size of the model file, in bytes."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

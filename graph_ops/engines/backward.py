@@ -24,12 +24,12 @@ class OperatorBarrierError(GradientError):
     """A node between the loss and a scored activation has no gradient.
 
     Attributes:
-        node: The node.
+        operator: The node.
     """
 
-    def __init__(self, node: ir.Node, message: str, **details: object) -> None:
+    def __init__(self, operator: ir.Node, message: str, /, **details: object) -> None:
         super().__init__(message, **details)
-        self.node = node
+        self.operator = operator
 
 
 def downstream(values: Iterable[ir.Value]) -> set[ir.Value]:

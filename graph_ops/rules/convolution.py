@@ -7,14 +7,17 @@ input (N, C, *spatial), output (N, M, *spatial).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, Convolution, CostItem, Labels
 from graph_ops.edits import SpellCount
-from graph_ops.graph import input_at, int_of, node_label
-from graph_ops.rules.registry import coupling
+from graph_ops.engines.tape import BackwardTape
+from graph_ops.graph import input_at, int_list_of, int_of, node_label, string_of
+from graph_ops.rules.registry import coupling, gradient
+from graph_ops.rules.windows import Windows, crop_or_pad, read_windows, spread_windows
 
 
 @coupling("Conv")
@@ -143,3 +146,103 @@ def _count_macs(
     size = math.prod(int(d or 0) for d in dims)
     factor = size // max(1, math.prod(a.size for a in axes))
     channels.costs.append(CostItem(node, factor * math.prod(int(s or 0) for s in spatial), axes))
+
+
+@gradient("Conv")
+def conv_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """The transposed convolution of the output's gradient with the same weight."""
+    x, weight, g = node.inputs[0], node.inputs[1], gradients[0]
+    if g is None or weight is None:
+        return []
+    _refuse_weight_gradient(node, weight, tape)
+    parts: list[ir.Value | None] = [None, None, _bias_gradient(node, g, tape)]
+    if tape.needs(x):
+        kernel = tape.spatial(weight)
+        windows = read_windows(node, kernel, tape.spatial(x), tape.spatial(node.outputs[0]))
+        parts[0] = spread_windows(tape, g, weight, windows, int_of(node, "group", 1))
+    return parts
+
+
+@gradient("ConvTranspose")
+def conv_transpose_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """The convolution of the output's gradient with the same weight, read as (M, C / group)."""
+    x, weight, g = node.inputs[0], node.inputs[1], gradients[0]
+    if g is None or weight is None:
+        return []
+    _refuse_weight_gradient(node, weight, tape)
+    parts: list[ir.Value | None] = [None, None, _bias_gradient(node, g, tape)]
+    if tape.needs(x):
+        parts[0] = _gather_windows(
+            tape, g, weight, _transposed_windows(node, tape, weight), int_of(node, "group", 1)
+        )
+    return parts
+
+
+def _gather_windows(
+    tape: BackwardTape, gradient: ir.Value, weight: ir.Value, w: Windows, group: int
+) -> ir.Value:
+    """Conv over the windows; what lies behind the last window is cut off where it would count."""
+    ends, cuts = [], []
+    for axis, length in enumerate(w.inputs):
+        end = w.spans[axis] - w.begins[axis] - length
+        ends.append(max(end, 0))
+        cuts.append(end if -end >= w.strides[axis] else 0)
+    return tape.op(
+        "Conv",
+        crop_or_pad(tape, gradient, w.inputs, [0] * len(cuts), cuts),
+        weight,
+        kernel_shape=list(w.kernel),
+        strides=list(w.strides),
+        dilations=list(w.dilations),
+        pads=[*w.begins, *ends],
+        group=group,
+    )
+
+
+def _transposed_windows(node: ir.Node, tape: BackwardTape, weight: ir.Value) -> Windows:
+    """Windows over the output of ConvTranspose, one per input position.
+
+    Where the output's size is given (`output_shape`, `auto_pad`), the padding follows from it; the
+    odd one goes behind for SAME_UPPER and in front otherwise.
+    """
+    kernel = tape.spatial(weight)
+    rank = len(kernel)
+    inputs, outputs = tape.spatial(node.inputs[0]), tape.spatial(node.outputs[0])
+    strides = int_list_of(node, "strides", [1] * rank)
+    dilations = int_list_of(node, "dilations", [1] * rank)
+    extra = int_list_of(node, "output_padding", [0] * rank)
+    begins = int_list_of(node, "pads", [0] * (2 * rank))[:rank]
+    auto_pad = string_of(node, "auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        begins = [0] * rank
+    elif auto_pad != "NOTSET" or "output_shape" in node.attributes:
+        for axis in range(rank):
+            extent = (kernel[axis] - 1) * dilations[axis] + 1
+            span = strides[axis] * (inputs[axis] - 1) + extra[axis] + extent
+            total = max(span - outputs[axis], 0)
+            begins[axis] = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+    return Windows(
+        inputs=tuple(outputs),
+        outputs=tuple(inputs),
+        kernel=tuple(kernel),
+        strides=tuple(strides),
+        dilations=tuple(dilations),
+        begins=tuple(begins),
+    )
+
+
+def _refuse_weight_gradient(node: ir.Node, weight: ir.Value, tape: BackwardTape) -> None:
+    if tape.needs(weight):
+        raise tape.refuse(node, "its weight is computed from activations")
+
+
+def _bias_gradient(node: ir.Node, gradient: ir.Value, tape: BackwardTape) -> ir.Value | None:
+    """Sum over the batch and every position: (M,)."""
+    if not tape.needs(input_at(node, 2)):
+        return None
+    axes = [0, *range(2, len(tape.dims(node.outputs[0])))]
+    return tape.sum_over(gradient, axes)

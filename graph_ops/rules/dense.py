@@ -7,13 +7,16 @@ pass through a broadcast or a residual sum are followed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, CostItem, Labels
-from graph_ops.graph import input_at, int_of, node_label
+from graph_ops.engines.tape import BackwardTape
+from graph_ops.graph import constant_array, float_of, input_at, int_of, node_label
 from graph_ops.rules.elementwise import broadcast_axes
-from graph_ops.rules.registry import coupling
+from graph_ops.rules.registry import coupling, gradient
 
 
 @coupling("Gemm")
@@ -92,3 +95,93 @@ def _count_macs(node: ir.Node, channels: Channels, a: ir.Value, b: ir.Value) -> 
     axes = tuple(labels for _, labels in rows if labels is not None)
     total = math.prod(int(d or 0) for d, _ in rows)
     channels.costs.append(CostItem(node, total // max(1, math.prod(x.size for x in axes)), axes))
+
+
+@gradient("Gemm")
+def gemm_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """Y = α·A'·B' + β·C: dA' = α·dY·B'ᵀ, dB' = α·A'ᵀ·dY, dC = β·dY summed where C was repeated."""
+    a, b, c, g = node.inputs[0], node.inputs[1], input_at(node, 2), gradients[0]
+    if g is None:
+        return []
+    alpha, beta = float_of(node, "alpha", 1.0), float_of(node, "beta", 1.0)
+    flip_a, flip_b = int_of(node, "transA", 0), int_of(node, "transB", 0)
+    parts: list[ir.Value | None] = [None, None, None]
+    if tape.needs(a):
+        parts[0] = (
+            tape.op("Gemm", b, g, alpha=alpha, transA=flip_b, transB=1)
+            if flip_a
+            else tape.op("Gemm", g, b, alpha=alpha, transB=1 - flip_b)
+        )
+    if tape.needs(b):
+        parts[1] = (
+            tape.op("Gemm", g, a, alpha=alpha, transA=1, transB=flip_a)
+            if flip_b
+            else tape.op("Gemm", a, g, alpha=alpha, transA=1 - flip_a)
+        )
+    if c is not None and tape.needs(c):
+        scaled = g if beta == 1.0 else tape.op("Mul", g, tape.scalar(beta, like=c))
+        parts[2] = tape.unbroadcast(scaled, c, node.outputs[0])
+    return parts
+
+
+@gradient("MatMul")
+def matmul_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """dA = dY·Bᵀ and dB = Aᵀ·dY, summed over the leading axes that were repeated.
+
+    A vector is a one-row matrix on the left and a one-column matrix on the right.
+    """
+    a, b, g = node.inputs[0], node.inputs[1], gradients[0]
+    if g is None or a is None or b is None:
+        return []
+    a_dims, b_dims = tape.dims(a), tape.dims(b)
+    g = _add_axes(tape, g, [-1] if len(b_dims) == 1 else [])
+    g = _add_axes(tape, g, [-2] if len(a_dims) == 1 else [])
+    lead = max(len(a_dims), len(b_dims), 2) - 2
+    out_lead = tape.dims(node.outputs[0])[:lead]
+    parts: list[ir.Value | None] = [None, None]
+    if tape.needs(a):
+        product = tape.op("MatMul", g, _transposed(tape, b, is_row=False))
+        parts[0] = _sum_repeated(tape, product, a, out_lead, dropped=-2)
+    if tape.needs(b):
+        product = tape.op("MatMul", _transposed(tape, a, is_row=True), g)
+        parts[1] = _sum_repeated(tape, product, b, out_lead, dropped=-1)
+    return parts
+
+
+def _transposed(tape: BackwardTape, value: ir.Value, is_row: bool) -> ir.Value:
+    """The last two axes swapped; a vector (a row or a column) becomes a column or a row."""
+    rank = len(tape.dims(value))
+    if rank == 1:
+        return _add_axes(tape, value, [1 if is_row else 0])
+    array = constant_array(value)
+    if array is not None:
+        return tape.constant(np.swapaxes(array, -1, -2))
+    return tape.op("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def _add_axes(tape: BackwardTape, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+    return tape.op("Unsqueeze", value, tape.ints(axes)) if axes else value
+
+
+def _sum_repeated(
+    tape: BackwardTape,
+    product: ir.Value,
+    operand: ir.Value,
+    out_lead: Sequence[int | None],
+    dropped: int,
+) -> ir.Value:
+    """Sum over the leading axes the operand was repeated on; `dropped` is a vector's extra axis."""
+    dims = tape.dims(operand)
+    extra = len(out_lead) - max(len(dims) - 2, 0)
+    repeated = [
+        extra + axis for axis, d in enumerate(dims[:-2]) if d == 1 and out_lead[extra + axis] != 1
+    ]
+    summed = tape.sum_over(product, repeated, keep_dims=True)
+    summed = tape.sum_over(summed, list(range(extra)))
+    if len(dims) == 1:
+        summed = tape.op("Squeeze", summed, tape.ints([dropped]))
+    return summed

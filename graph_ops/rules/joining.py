@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, Labels
 from graph_ops.edits import RenumberIndices, SpellCount, SpellRange, SpellSplit
+from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import (
     constant_array,
     constant_ints,
@@ -18,8 +20,11 @@ from graph_ops.graph import (
     is_computed,
     node_label,
     normalized_axis,
+    string_of,
 )
-from graph_ops.rules.registry import coupling
+from graph_ops.rules.axis_maps import dims_for_reshape, static_length, unpick
+from graph_ops.rules.registry import coupling, gradient
+from graph_ops.rules.windows import crop_or_pad
 
 
 @coupling("Concat")
@@ -88,9 +93,7 @@ def couple_split(node: ir.Node, channels: Channels) -> None:
     parts = np.split(labels, np.cumsum(sizes)[:-1])
     channels.edit(SpellSplit(node, tuple(parts), as_attribute))
     for output, part_labels in zip(node.outputs, parts, strict=True):
-        channels.set_axes(
-            output, [a if i != axis else part_labels for i, a in enumerate(axes)]
-        )
+        channels.set_axes(output, [a if i != axis else part_labels for i, a in enumerate(axes)])
 
 
 @coupling("Slice")
@@ -180,3 +183,155 @@ def couple_pad(node: ir.Node, channels: Channels) -> None:
         channels.edit(SpellCount(node, source, position + len(padded), last))
         axes[axis] = np.concatenate([first, labels, last])
     channels.set_axes(node.outputs[0], axes)
+
+
+@gradient("Concat")
+def concat_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """The gradient's part of each input."""
+    g = gradients[0]
+    if g is None:
+        return []
+    dims = [dims_for_reshape(tape, v) for v in node.inputs]
+    axis = normalized_axis(int_of(node, "axis", 1), len(dims[0]))
+    sizes = [static_length(node, tape, d, axis) for d in dims]
+    if len(sizes) == 1:
+        return [g]
+    parts = tape.ops("Split", g, tape.ints(sizes), outputs=len(sizes), axis=axis)
+    return [p if tape.needs(v) else None for v, p in zip(node.inputs, parts, strict=True)]
+
+
+@gradient("Split")
+def split_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """The parts' gradients joined, zeros where a part has none."""
+    x = node.inputs[0]
+    dims = dims_for_reshape(tape, x)
+    axis = normalized_axis(int_of(node, "axis", 0), len(dims))
+    length = static_length(node, tape, dims, axis)
+    count = len(node.outputs)
+    sizes = ints_of(node, "split", 1)
+    if sizes is None:
+        if is_computed(node, "split", 1):
+            raise tape.refuse(node, "its sizes are computed at run time")
+        part = -(-length // int_of(node, "num_outputs", count))
+        sizes = [min(part, length - i * part) for i in range(count)]
+    parts = []
+    for size, part_gradient in zip(sizes, gradients, strict=True):
+        if part_gradient is None:
+            part_gradient = _zeros(tape, x, [*dims[:axis], size, *dims[axis + 1 :]])
+        parts.append(part_gradient)
+    return [tape.op("Concat", *parts, axis=axis) if count > 1 else parts[0]]
+
+
+def _zeros(tape: BackwardTape, like: ir.Value | None, dims: Sequence[int]) -> ir.Value:
+    """Zeros of a shape whose −1 is the batch of `like`."""
+    assert like is not None
+    shape = tape.ints(dims)
+    if dims[0] < 0:
+        batch = tape.op("Shape", like, start=0, end=1)
+        shape = tape.op("Concat", batch, tape.ints(dims[1:]), axis=0)
+    return tape.op("Expand", tape.scalar(0.0, like=like), shape)
+
+
+@gradient("Slice")
+def slice_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """Zeros around and between what was taken."""
+    g = gradients[0]
+    if g is None:
+        return []
+    x_dims, dims = dims_for_reshape(tape, node.inputs[0]), dims_for_reshape(tape, node.outputs[0])
+    rank = len(dims)
+    starts, ends = ints_of(node, "starts", 1), ints_of(node, "ends", 2)
+    axes, steps = ints_of(node, "axes", 3), ints_of(node, "steps", 4)
+    if starts is None or ends is None or any(is_computed(node, *a) for a in _SLICE_OPTIONS):
+        raise tape.refuse(node, "its ranges are computed at run time")
+    before, after = [0] * rank, [0] * rank
+    for start, end, axis, step in zip(
+        starts,
+        ends,
+        axes if axes is not None else range(len(starts)),
+        steps if steps is not None else [1] * len(starts),
+        strict=True,
+    ):
+        axis = normalized_axis(axis, rank)
+        if x_dims[axis] < 0 and (start, step) == (0, 1) and end >= _NO_END:
+            continue
+        length = static_length(node, tape, x_dims, axis)
+        taken = np.arange(*slice(start, end, step).indices(length), dtype=np.int64)
+        if step == 1:
+            before[axis] = int(taken[0]) if taken.size else length
+            after[axis] = length - taken.size - before[axis]
+        else:
+            g = unpick(node, tape, g, dims, axis, taken, length)
+    return [crop_or_pad(tape, g, dims, before, after, first_axis=0)]
+
+
+_SLICE_OPTIONS = (("axes", 3), ("steps", 4))
+_NO_END = 2**31 - 1
+"""Smallest end that exporters write for "to the end"."""
+
+
+@gradient("Gather")
+def gather_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """What each position was picked for, added up."""
+    g, indices = gradients[0], constant_array(node.inputs[1])
+    if g is None:
+        return []
+    if indices is None:
+        raise tape.refuse(node, "its indices are computed at run time")
+    dims = dims_for_reshape(tape, node.inputs[0])
+    axis = normalized_axis(int_of(node, "axis", 0), len(dims))
+    length = static_length(node, tape, dims, axis)
+    picked = indices.astype(np.int64).reshape(-1) % length
+    flat = [*dims[:axis], picked.size, *dims[axis + 1 :]]
+    if indices.ndim != 1:
+        g = tape.op("Reshape", g, tape.ints(flat))
+    return [unpick(node, tape, g, flat, axis, picked, length)]
+
+
+@gradient("Pad")
+def pad_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """The padding is cut off; where it repeats elements, it is added to them."""
+    x, g = node.inputs[0], gradients[0]
+    if g is None:
+        return []
+    x_dims, dims = dims_for_reshape(tape, x), dims_for_reshape(tape, node.outputs[0])
+    rank = len(dims)
+    pads, axes = ints_of(node, "pads", 1), constant_ints(input_at(node, 3))
+    if pads is None or (axes is None and input_at(node, 3) is not None):
+        raise tape.refuse(node, "its pads are computed at run time")
+    axes = [normalized_axis(a, rank) for a in axes] if axes is not None else list(range(rank))
+    before, after = [0] * rank, [0] * rank
+    for position, axis in enumerate(axes):
+        before[axis], after[axis] = pads[position], pads[position + len(axes)]
+    padded = [a for a in range(rank) if before[a] or after[a]]
+    for axis in padded:
+        static_length(node, tape, x_dims, axis)
+    mode = string_of(node, "mode", "constant")
+    if mode == "constant":
+        return [crop_or_pad(tape, g, dims, [-b for b in before], [-a for a in after], 0)]
+    for axis in padded:
+        if before[axis] < 0 or after[axis] < 0:
+            raise tape.refuse(node, f"it cuts in mode {mode}")
+        positions = np.pad(
+            np.arange(x_dims[axis]), (before[axis], after[axis]), mode=_NUMPY_MODES[mode]
+        )
+        g = unpick(node, tape, g, dims, axis, positions, x_dims[axis])
+        dims[axis] = x_dims[axis]
+    return [g]
+
+
+_NUMPY_MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {
+    "reflect": "reflect",
+    "edge": "edge",
+    "wrap": "wrap",
+}

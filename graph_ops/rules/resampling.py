@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from graph_ops.channels import Channels
 from graph_ops.edits import SpellCount
+from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import (
     constant_array,
     constant_ints,
@@ -14,9 +19,12 @@ from graph_ops.graph import (
     int_list_of,
     int_of,
     node_label,
+    normalized_axis,
     string_of,
 )
-from graph_ops.rules.registry import coupling
+from graph_ops.rules.axis_maps import apply_transpose, dims_for_reshape, static_length
+from graph_ops.rules.interpolation import interpolation_matrix
+from graph_ops.rules.registry import coupling, gradient
 
 
 @coupling("Resize", "Upsample")
@@ -87,3 +95,99 @@ def couple_space_to_depth(node: ir.Node, channels: Channels) -> None:
     block = int_of(node, "blocksize", 1) ** 2
     tiled = None if labels is None else np.tile(labels, block)
     channels.set_axes(node.outputs[0], [None, tiled, None, None])
+
+
+@gradient("Resize", "Upsample")
+def resize_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """The transpose of each axis' interpolation, one axis after the other."""
+    x, g = node.inputs[0], gradients[0]
+    if x is None or g is None:
+        return []
+    dims, out_dims = dims_for_reshape(tape, x), dims_for_reshape(tape, node.outputs[0])
+    scales = _scales(node, tape, dims, out_dims)
+    matrices: dict[int, NDArray[np.float32]] = {}
+    for axis, scale in scales.items():
+        if scale == 1 and dims[axis] == out_dims[axis]:
+            continue
+        length = static_length(node, tape, dims, axis)
+        matrices[axis] = interpolation_matrix(node, tape, length, out_dims[axis], scale)
+    factors = _repetitions(matrices, len(dims))
+    if factors is not None:
+        return [_sum_blocks(tape, g, factors, like=x)]
+    present = list(out_dims)
+    for axis, matrix in matrices.items():
+        dtype = (x.dtype or ir.DataType.FLOAT).numpy()
+        g = apply_transpose(tape, g, present, axis, matrix.astype(dtype))
+        present[axis] = dims[axis]
+    return [g]
+
+
+def _scales(
+    node: ir.Node, tape: BackwardTape, dims: Sequence[int], out_dims: Sequence[int]
+) -> dict[int, np.float32]:
+    """Scale of each resized axis, as ONNX Runtime has it: given, or the quotient of the sizes."""
+    rank = len(dims)
+    axes = [normalized_axis(a, rank) for a in int_list_of(node, "axes", range(rank))]
+    if string_of(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise tape.refuse(node, "its keep_aspect_ratio_policy is not stretch")
+    given = input_at(node, 2 if node.op_type == "Resize" else 1)
+    scales = constant_array(given)
+    if scales is not None and scales.size:
+        return {a: np.float32(s) for a, s in zip(axes, scales.reshape(-1), strict=True)}
+    if input_at(node, 3) is None:
+        raise tape.refuse(node, "its scales are computed at run time")
+    return {a: np.float32(out_dims[a]) / np.float32(dims[a]) for a in axes}
+
+
+def _repetitions(matrices: dict[int, NDArray[np.float32]], rank: int) -> list[int] | None:
+    """Per spatial axis, how often each element is repeated, where that is all that happens."""
+    factors = [1] * (rank - 2)
+    for axis, matrix in matrices.items():
+        outputs, inputs = matrix.shape
+        factor = outputs // inputs
+        if axis < 2 or outputs % inputs:
+            return None
+        if not np.array_equal(matrix, np.repeat(np.eye(inputs), factor, axis=0)):
+            return None
+        factors[axis - 2] = factor
+    return factors if 1 <= len(factors) <= 3 else None
+
+
+def _sum_blocks(
+    tape: BackwardTape, gradient: ir.Value, factors: Sequence[int], like: ir.Value
+) -> ir.Value:
+    """Sum over the copies of each element: an average over tiles, times their size."""
+    average = tape.op("AveragePool", gradient, kernel_shape=list(factors), strides=list(factors))
+    return tape.op("Mul", average, tape.scalar(math.prod(factors), like=like))
+
+
+@gradient("DepthToSpace")
+def depth_to_space_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """Its inverse: SpaceToDepth for DCR, and the same with the axes in another order for CRD."""
+    x, g = node.inputs[0], gradients[0]
+    if x is None or g is None:
+        return []
+    block = int_of(node, "blocksize", 1)
+    if string_of(node, "mode", "DCR") != "CRD":
+        return [tape.op("SpaceToDepth", g, blocksize=block)]
+    channels, height, width = tape.spatial(x, 1)
+    parted = tape.op(
+        "Reshape", g, tape.ints([-1, channels // block**2, height, block, width, block])
+    )
+    moved = tape.op("Transpose", parted, perm=[0, 1, 3, 5, 2, 4])
+    return [tape.op("Reshape", moved, tape.ints([-1, channels, height, width]))]
+
+
+@gradient("SpaceToDepth")
+def space_to_depth_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """Its inverse, DepthToSpace."""
+    g = gradients[0]
+    if g is None:
+        return []
+    return [tape.op("DepthToSpace", g, blocksize=int_of(node, "blocksize", 1), mode="DCR")]

@@ -1,0 +1,77 @@
+# Every target with a `##` comment is listed by `make help`; tests/test_makefile.py holds that.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What creates the environment: Python 3.11 where there is one of that name, else `python3`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Newer than every file that decides what is installed, so that setup is done once.
+STAMP := $(VENV)/.installed
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DATA_DIR ?= data
+URL ?= http://127.0.0.1:$(PORT)
+
+# Arguments for pytest: `make test ARGS="-x tests/service"`.
+ARGS ?=
+
+BUILDAH ?= buildah
+BUILDAH_FLAGS ?=
+BASE ?= python:3.11-slim-bookworm
+TARGET ?= cpu
+IMAGE ?= onnx-filter-pruner:$(TARGET)
+
+.PHONY: help setup demo test test-slow serve lint format bench smoke image clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## Create .venv and install everything in it, at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No python3 found: install Python 3.11, or name it: make setup PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed: make setup PYTHON=...")'
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	@touch $@
+
+demo: setup ## Prune the digits network through a service of its own; results in demo-output/
+	@scripts/demo.sh
+
+test: setup ## Run the tests, without those that take minutes or need a GPU (ARGS: for pytest)
+	@$(BIN)/python -m pytest -m 'not slow and not gpu' $(ARGS)
+
+test-slow: setup ## Run the tests that take minutes (ARGS: for pytest)
+	@$(BIN)/python -m pytest -m 'slow and not gpu' $(ARGS)
+
+serve: setup ## Run the service (HOST, PORT, DATA_DIR, and all of docs/settings.md)
+	@HOST='$(HOST)' PORT='$(PORT)' DATA_DIR='$(DATA_DIR)' exec $(BIN)/python -m service
+
+lint: setup ## Check style and types: ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Run every benchmark in benchmarks/
+	@for benchmark in benchmarks/bench_*.py; do \
+		echo "== $$benchmark"; PYTHONPATH=. $(BIN)/python "$$benchmark"; \
+	done
+
+smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT)
+	@scripts/smoke.sh '$(URL)'
+
+image: ## Build the container image with buildah (BASE, TARGET: cpu or gpu, IMAGE, BUILDAH_FLAGS)
+	$(BUILDAH) bud --format docker $(BUILDAH_FLAGS) --build-arg 'BASE=$(BASE)' --target '$(TARGET)' -t '$(IMAGE)' .
+
+clean: ## Remove the environment, caches and the demo's output (never data/)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-output *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

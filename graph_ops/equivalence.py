@@ -1,0 +1,161 @@
+"""The proof: the pruned model equals the original with the dropped channels masked.
+
+Reference: the original graph, with the dropped channels multiplied by zero at the inputs of the
+operators that sum over them (Conv, ConvTranspose, Gemm, MatMul). There a channel's weights meet a
+zero, which is what deleting both does. Both models are run on real batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graph_ops.channels import ChannelClasses
+from graph_ops.errors import ProofError
+from graph_ops.graph import node_label
+from graph_ops.runtime import Array, Session
+
+TOLERANCE = 1e-4
+"""Largest difference accepted, relative to the largest magnitude of the output."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the pruned model is from the masked original.
+
+    Attributes:
+        max_abs_diff: Largest absolute difference over all outputs.
+        max_rel_diff: Largest difference divided by the output's largest magnitude.
+        samples: Samples compared.
+        tolerance: Limit on `max_rel_diff`.
+    """
+
+    max_abs_diff: float
+    max_rel_diff: float
+    samples: int
+    tolerance: float = TOLERANCE
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return bool(self.max_rel_diff <= self.tolerance)
+
+
+def masked_model(classes: ChannelClasses, dropped: NDArray[np.bool_]) -> ir.Model:
+    """A copy of the analysed model that multiplies dropped channels by zero where they are read."""
+    model = classes.channels.model.clone()
+    counterpart = dict(zip(classes.channels.model.graph, model.graph, strict=True))
+    taken = {str(o.name) for node in model.graph for o in node.outputs} | set(
+        model.graph.initializers
+    )
+    for node, index, axis in classes.channels.consumers:
+        value = node.inputs[index]
+        labels = classes.channels.axis(value, axis)
+        if value is None or labels is None:
+            continue
+        kept = classes.kept(labels, dropped)
+        if kept.all():
+            continue
+        rank = classes.channels.rank(value)
+        shape = [1] * rank
+        shape[axis] = kept.size
+        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        name = f"{node_label(node)}/mask_{len(taken)}"
+        while name in taken:
+            name += "_"
+        taken |= {name, f"{name}/out"}
+        mask = ir.Value(
+            name=name,
+            shape=ir.Shape(shape),
+            type=ir.TensorType(ir.DataType.from_numpy(dtype)),
+            const_value=ir.tensor(kept.astype(dtype).reshape(shape), name=name),
+        )
+        model.graph.initializers.add(mask)
+        if model.ir_version < 4:
+            model.graph.inputs.append(mask)
+        copy = counterpart[node]
+        multiply = ir.node("Mul", [copy.inputs[index], mask], name=name)
+        multiply.outputs[0].name = f"{name}/out"
+        copy.prepend(multiply)
+        copy.replace_input_with(index, multiply.outputs[0])
+    return model
+
+
+def compare(
+    reference: Session, candidate: Session, batches: Iterable[tuple[dict[str, Array], int]]
+) -> Proof:
+    """Largest difference between two models' outputs.
+
+    Args:
+        reference: The masked original.
+        candidate: The pruned model; its outputs have the same names and shapes.
+        batches: Feeds, and how many of their rows count.
+
+    Raises:
+        ProofError: an output's shape differs, or is not finite where the reference is.
+    """
+    largest, relative, samples = 0.0, 0.0, 0
+    scale: dict[str, float] = {}
+    worst: dict[str, float] = {}
+    for feeds, size in batches:
+        expected = reference.run(feeds)
+        found = candidate.run(feeds, reference.output_names)
+        samples += size
+        for name, a, b in zip(reference.output_names, expected, found, strict=True):
+            if a.shape != b.shape:
+                raise ProofError(
+                    f"Output {name!r} has shape {b.shape} after pruning; expected {a.shape}.",
+                    output=name,
+                    expected=list(a.shape),
+                    found=list(b.shape),
+                )
+            if a.dtype.kind != "f":
+                worst[name] = max(worst.get(name, 0.0), float((a != b).any()))
+                scale[name] = 1.0
+                continue
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            both = np.isfinite(a)
+            if not np.array_equal(both, np.isfinite(b)):
+                worst[name] = np.inf
+                continue
+            gap = np.abs(a[both] - b[both]).max(initial=0.0)
+            worst[name] = max(worst.get(name, 0.0), float(gap))
+            scale[name] = max(scale.get(name, 0.0), float(np.abs(a[both]).max(initial=0.0)))
+    for name, gap in worst.items():
+        largest = max(largest, gap)
+        relative = max(relative, gap / scale[name] if scale.get(name) else gap)
+    return Proof(largest, relative, samples)
+
+
+def prove(
+    classes: ChannelClasses,
+    dropped: NDArray[np.bool_],
+    pruned: ir.Model,
+    batches: Iterable[tuple[dict[str, Array], int]],
+) -> Proof:
+    """Check that the pruned model equals the masked original on real batches.
+
+    Args:
+        classes: Channel classes of the original.
+        dropped: [classes] which were dropped.
+        pruned: The model that was cut.
+        batches: Feeds, and how many of their rows count.
+
+    Raises:
+        ProofError: the difference is over the tolerance.
+    """
+    reference = Session(masked_model(classes, dropped), keep_memory=False)
+    proof = compare(reference, Session(pruned, keep_memory=False), batches)
+    if not proof.holds:
+        raise ProofError(
+            f"The pruned model differs from the masked original by {proof.max_rel_diff:.3g} "
+            f"(relative); at most {proof.tolerance:g} is accepted.",
+            max_rel_diff=proof.max_rel_diff,
+            max_abs_diff=proof.max_abs_diff,
+            samples=proof.samples,
+        )
+    return proof

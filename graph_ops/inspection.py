@@ -1,0 +1,129 @@
+"""What a model is and what can be pruned, without a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graph_ops.analysis import analyse
+from graph_ops.canonical import bind_shapes
+from graph_ops.channels import ChannelClasses
+from graph_ops.cost import CostModel
+from graph_ops.graph import graph_inputs
+from graph_ops.model import ModelLimits, SourceModel, load_model
+from graph_ops.options import PruneOptions
+from graph_ops.selection import Block, Selector
+from graph_ops.sharing import unshare
+
+
+def inspect_model(
+    model: str | Path | bytes | SourceModel, *, limits: ModelLimits | None = None
+) -> dict[str, Any]:
+    """Inputs, outputs, opset, MACs, parameters, number of filters and of prunable ones.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+    source = load_model(model, limits=limits)
+    classes = _classes(source)
+    cost = CostModel(classes)
+    macs, parameters, _ = cost.totals(np.zeros(classes.count, dtype=np.bool_))
+    graph = source.model.graph
+    selector = Selector(classes, _prunable(classes), PruneOptions())
+    alive = np.ones(classes.count, dtype=np.bool_)
+    return {
+        "sha256": source.sha256,
+        "bytes": source.size_bytes,
+        "ir_version": source.model.ir_version,
+        "opset": graph.opset_imports.get("", 0),
+        "producer": source.model.producer_name or None,
+        "inputs": [_value(v) for v in graph_inputs(graph)],
+        "outputs": [_value(v) for v in graph.outputs],
+        "nodes": len(graph),
+        "macs": macs if cost.are_macs_complete else None,
+        "parameters": parameters,
+        "convolutions": len(classes.channels.convolutions),
+        "filters": sum(c.filter_count for c in classes.channels.convolutions if c.is_producer),
+        "prunable_filters": selector.count_prunable(alive),
+    }
+
+
+def describe_channels(
+    model: str | Path | bytes | SourceModel, *, limits: ModelLimits | None = None
+) -> dict[str, Any]:
+    """The channel classes: which convolutions they hold, what each saves, and what is frozen.
+
+    Classes that the same convolutions produce are listed as one block; each of its classes saves
+    the same when it is the first to go.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+    source = load_model(model, limits=limits)
+    classes = _classes(source)
+    prunable = _prunable(classes)
+    selector = Selector(classes, prunable, PruneOptions())
+    cost = CostModel(classes)
+    frozen = []
+    for convolution in classes.channels.convolutions:
+        ids = classes.of_filters(convolution)
+        reasons = {classes.reason(int(c)) for c in ids if classes.is_frozen[c]} - {None}
+        if convolution.filters is None:
+            reasons = {"it has a single filter, or their number is not known"}
+        if reasons:
+            count = int(classes.is_frozen[ids].sum()) if ids.size else convolution.filter_count
+            frozen.append(
+                {
+                    "convolution": convolution.name,
+                    "filters": count,
+                    "of": convolution.filter_count,
+                    "reasons": sorted(str(r) for r in reasons),
+                }
+            )
+    return {
+        "sha256": source.sha256,
+        "blocks": [_block(classes, cost, block) for block in selector.blocks],
+        "frozen": frozen,
+    }
+
+
+def _classes(source: SourceModel) -> ChannelClasses:
+    model = source.clone()
+    unshare(model)
+    return analyse(model, bind_shapes(model, {}))
+
+
+def _prunable(classes: ChannelClasses) -> Any:
+    mask = np.zeros(classes.count, dtype=np.bool_)
+    for convolution in classes.channels.convolutions:
+        if convolution.is_producer:
+            mask[classes.of_filters(convolution)] = True
+    return mask & ~classes.is_frozen
+
+
+def _block(classes: ChannelClasses, cost: CostModel, block: Block) -> dict[str, Any]:
+    convolutions = classes.channels.convolutions
+    meter = cost.meter(np.zeros(classes.count, dtype=np.bool_))
+    macs, parameters, size = meter.saving([block.classes[0]])
+    followers = [
+        c.name
+        for i, c in enumerate(convolutions)
+        if i not in block.convolutions and np.isin(classes.of_filters(c), block.classes).any()
+    ]
+    return {
+        "convolutions": [
+            {"name": convolutions[p].name, "filters_per_class": n}
+            for p, n in zip(block.convolutions, block.filters_per_class, strict=True)
+        ],
+        "followers": followers,
+        "classes": len(block.classes),
+        "saves_per_class": {"macs": macs, "parameters": parameters, "bytes": size},
+    }
+
+
+def _value(value: Any) -> dict[str, Any]:
+    dims = [d if isinstance(d, int) else (d.value or "?") for d in value.shape or ()]
+    dtype = value.dtype.name.lower() if value.dtype is not None else None
+    return {"name": value.name, "dtype": dtype, "shape": dims}

@@ -1,0 +1,367 @@
+"""`TaylorPrunableNetwork`: score, drop, and read back the smaller network.
+
+The reference API (MATLAB's `taylorPrunableNetwork`, `updateScore`, `updatePrunables`), on a bare
+ONNX model:
+
+    network = TaylorPrunableNetwork("model.onnx")
+    for batch in batches:                               # {"image": x, "labels": y}
+        network.update_score(batch)                     # reduced in the graph: the fast way
+        # or: network.update_score(*network.forward_backward(batch))
+    network.update_prunables(max_to_prune=8)
+    smaller = network.to_model()
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graph_ops.analysis import analyse
+from graph_ops.bundle import ArrayInfo, Batch
+from graph_ops.canonical import bind_shapes
+from graph_ops.channels import Convolution
+from graph_ops.cost import CostModel
+from graph_ops.errors import FilterGlobError, NothingPrunableError, ScoresMissingError
+from graph_ops.graph import graph_inputs
+from graph_ops.importance import ClassMap, magnitudes
+from graph_ops.model import SourceModel, load_model
+from graph_ops.options import Criterion, PruneOptions, parse_options
+from graph_ops.runtime import Array
+from graph_ops.scores import ScoreState
+from graph_ops.scoring import Scorer
+from graph_ops.selection import Goal, Selection, Selector
+from graph_ops.sharing import reshare, unshare
+from graph_ops.surgery import cut
+
+CLASS_IDS = ArrayInfo("labels", np.dtype(np.int64), (1,))
+"""Targets as expected when nothing else is said: one class id per sample."""
+
+
+class TaylorPrunableNetwork:
+    """A network whose filters can be scored and dropped.
+
+    Args:
+        model: Path, bytes or loaded model.
+        options: Criterion, loss, floors and globs; the target is not used here.
+        sample_shapes: Shape of one sample (no batch axis) by input name, where the model leaves
+            axes open.
+        targets: Dtype and shape [N, ...] of the targets; None when there are none. When not given
+            at all, targets are expected to be class ids.
+
+    Raises:
+        ModelError: the model cannot be used.
+        OptionsError: an option does not fit the model.
+        NothingPrunableError: every filter is frozen or at its floor.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes | SourceModel,
+        options: PruneOptions | dict[str, object] | str | None = None,
+        *,
+        sample_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        targets: ArrayInfo | None = CLASS_IDS,
+    ) -> None:
+        self.source = load_model(model)
+        self.options = parse_options(options)
+        self.sample_shapes = dict(sample_shapes or _static_shapes(self.source.model))
+        self._original = self.source.clone()
+        self._shared = unshare(self._original)
+        self._shapes = bind_shapes(self._original, self.sample_shapes)
+        self.classes = analyse(self._original, self._shapes)
+        self.cost = CostModel(self.classes)
+        self.dropped: NDArray[np.bool_] = np.zeros(self.classes.count, dtype=np.bool_)
+        self.last_scores = np.full(self.classes.count, np.nan)
+        self._excluded = self._match_globs()
+        self._scorer = (
+            Scorer(self._original, self.sample_shapes, self.options, targets)
+            if self.options.criterion.needs_gradients
+            else None
+        )
+        self._barriers = self._find_barriers()
+        self.selector = Selector(self.classes, self._prunable(), self.options)
+        if self.num_prunables == 0:
+            raise NothingPrunableError(
+                "No filter may be dropped: every convolution is frozen or at its floor of "
+                f"{self.options.min_filters} filters.",
+                convolutions={c.name: self.reason(c) for c in self.convolutions},
+            )
+        self.state = self._empty_state()
+
+    # What there is -----------------------------------------------------------------------------
+
+    @property
+    def convolutions(self) -> list[Convolution]:
+        """Every convolution of the model, depthwise ones included, in graph order."""
+        return self.classes.channels.convolutions
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """[classes] which have not been dropped."""
+        return ~self.dropped
+
+    @property
+    def num_prunables(self) -> int:
+        """Filters that may still be dropped."""
+        return self.selector.count_prunable(self.alive)
+
+    @property
+    def scorer(self) -> Scorer:
+        """What takes the scores.
+
+        Raises:
+            ScoresMissingError: the criterion needs no gradients.
+        """
+        if self._scorer is None:
+            raise ScoresMissingError(
+                f"Criterion {self.options.criterion.value!r} is not taken from gradients."
+            )
+        return self._scorer
+
+    def kept(self, convolution: Convolution) -> NDArray[np.int64]:
+        """Indices of a convolution's filters that are left."""
+        if convolution.filters is None:
+            return np.arange(convolution.filter_count)
+        return np.flatnonzero(self.alive[self.classes.of_filters(convolution)])
+
+    def count_filters(self) -> int:
+        """Filters left in all convolutions but depthwise ones, which follow their input."""
+        return sum(self.selector.left(self.alive))
+
+    def reason(self, convolution: Convolution) -> str | None:
+        """Why no filter of a convolution may be dropped, or None."""
+        if convolution.filter_count == 1 or convolution.filters is None:
+            return "it has a single filter, or their number is not known"
+        ids = self.classes.of_filters(convolution)
+        if self._prunable()[ids].any():
+            floor = self.options.min_filters
+            if convolution.is_producer and convolution.filter_count <= floor:
+                return f"it has no more than {floor} filters"
+            return None
+        frozen = [c for c in ids if self.classes.is_frozen[c]]
+        if frozen:
+            return self.classes.reason(int(frozen[0]))
+        for other in self.convolutions:
+            if np.isin(self.classes.of_filters(other), ids).any():
+                if other.name in self._excluded:
+                    return f"convolution {other.name!r} is excluded by the options"
+                if other.name in self._barriers:
+                    return self._barriers[other.name]
+        return "no convolution produces its channels"
+
+    # Scoring -----------------------------------------------------------------------------------
+
+    def forward_backward(
+        self, batch: Batch | Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Activations and gradients of the scored convolutions.
+
+        Args:
+            batch: Inputs by name, and the targets under the name of the option `targets`.
+
+        Returns:
+            Two dicts by convolution name: outputs [N, C, …] and dL/doutput of the same shape,
+            where L is the sum of the samples' losses.
+        """
+        self._refresh()
+        return self.scorer.forward_backward(self.scorer.as_batch(batch))
+
+    @overload
+    def update_score(self, batch: Batch | Mapping[str, Array], /) -> None: ...
+
+    @overload
+    def update_score(
+        self, activations: Mapping[str, Array], gradients: Mapping[str, Array], /
+    ) -> None: ...
+
+    def update_score(
+        self,
+        batch_or_activations: Batch | Mapping[str, Array],
+        gradients: Mapping[str, Array] | None = None,
+        /,
+    ) -> None:
+        """Add to the scores: from a batch, or from activations and gradients of one."""
+        self._refresh()
+        if gradients is not None:
+            assert not isinstance(batch_or_activations, Batch)
+            parts = self.scorer.reduce(batch_or_activations, gradients)
+            losses = np.zeros(parts[0].shape[0])
+        else:
+            losses, parts = self.scorer.contributions(self.scorer.as_batch(batch_or_activations))
+        self.state.add(self._class_map.sum(parts), losses)
+
+    def load_scores(self, state: ScoreState) -> None:
+        """Take over scores of the same model.
+
+        Raises:
+            ScoreStateError: they belong to another model or definition.
+        """
+        state.require(self.digest)
+        self.state = state
+
+    @property
+    def digest(self) -> str:
+        """Identifies the model, what is left of it, and the definition of the score."""
+        parts = (
+            self.source.sha256,
+            hashlib.sha256(self.dropped.tobytes()).hexdigest(),
+            self.options.reduction,
+            self.options.loss,
+            str(self.options.output),
+            str(sorted(self.sample_shapes.items())),
+        )
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    def scores(self) -> NDArray[np.float64]:
+        """[classes] importance by the criterion of the options; NaN where not prunable."""
+        criterion = self.options.criterion
+        if criterion is Criterion.RANDOM:
+            scores = np.random.default_rng(self.options.seed).random(self.classes.count)
+        elif criterion is Criterion.MAGNITUDE_L2:
+            scores = magnitudes(self.classes, self.alive, self._current)
+        else:
+            scores = self.state.scores(criterion)
+        return np.where(self._prunable() & self.alive, scores, np.nan)
+
+    def filter_scores(self, convolution: Convolution) -> NDArray[np.float64] | None:
+        """[M] last score of each filter's class; None where nothing was scored."""
+        if convolution.filters is None:
+            return None
+        scores = self.last_scores[self.classes.of_filters(convolution)]
+        return None if np.isnan(scores).all() else scores
+
+    # Dropping ----------------------------------------------------------------------------------
+
+    def update_prunables(self, max_to_prune: int = 8) -> Selection:
+        """Drop the least important filters, at most `max_to_prune` of them, ranked globally.
+
+        Scores start again afterwards: they belonged to the larger network.
+        """
+        return self.drop(Goal(filters=max_to_prune))
+
+    def drop(self, goal: Goal) -> Selection:
+        """Drop filters until a goal is met, or nothing more may go."""
+        selection = self.select(goal)
+        self.apply(selection)
+        return selection
+
+    def select(self, goal: Goal) -> Selection:
+        """What `drop` would drop."""
+        scores = self.scores()
+        self.last_scores = np.where(np.isnan(scores), self.last_scores, scores)
+        return self.selector.select(np.nan_to_num(scores), self.alive, goal, self.cost)
+
+    def apply(self, selection: Selection) -> None:
+        """Drop a selection."""
+        self.dropped = self.dropped.copy()
+        self.dropped[list(selection.classes)] = True
+        self.state = self._empty_state()
+        self._forget()
+
+    def to_ir(self) -> ir.Model:
+        """The network without the dropped filters, as an `onnx_ir` model."""
+        model = cut(self.classes, self.dropped)
+        reshare(model, self._shared)
+        return model
+
+    def to_model(self) -> bytes:
+        """The network without the dropped filters, as a serialized ONNX model.
+
+        Raises:
+            ModelTooLargeError: it is over 2 GB; write `to_ir()` with `graph_ops.model.write_model`.
+        """
+        from graph_ops.model import model_bytes
+
+        return model_bytes(self.source, self.to_ir(), {})
+
+    # Inside ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _current(self) -> ir.Model:
+        return cut(self.classes, self.dropped) if self.dropped.any() else self._original
+
+    @cached_property
+    def _class_map(self) -> ClassMap:
+        return ClassMap(self.classes, self._scored(), self.alive)
+
+    def _forget(self) -> None:
+        self.__dict__.pop("_current", None)
+        self.__dict__.pop("_class_map", None)
+        self._is_fresh = False
+
+    _is_fresh = False
+
+    def _refresh(self) -> None:
+        """Point the scorer at the network as it is now."""
+        if not self._is_fresh:
+            outputs = [str(c.node.outputs[0].name) for c in self._scored()]
+            counts = [int(self.kept(c).size) for c in self._scored()]
+            names = [c.name for c in self._scored()]
+            self.scorer.open(self._current, outputs, counts, names)
+            self._is_fresh = True
+
+    def _scored(self) -> list[Convolution]:
+        prunable = self._prunable()
+        return [
+            c
+            for c in self.convolutions
+            if c.is_producer and prunable[self.classes.of_filters(c)].any()
+        ]
+
+    def _prunable(self) -> NDArray[np.bool_]:
+        mask = np.zeros(self.classes.count, dtype=np.bool_)
+        for convolution in self.convolutions:
+            if convolution.is_producer:
+                mask[self.classes.of_filters(convolution)] = True
+        mask &= ~self.classes.is_frozen
+        for convolution in self.convolutions:
+            if convolution.name in self._excluded or convolution.name in self._barriers:
+                mask[self.classes.of_filters(convolution)] = False
+        return mask
+
+    def _empty_state(self) -> ScoreState:
+        return ScoreState.empty(self.digest, self.classes.count)
+
+    def _match_globs(self) -> frozenset[str]:
+        names = [c.name for c in self.convolutions]
+        for field in ("include", "exclude"):
+            for pattern in getattr(self.options, field):
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    raise FilterGlobError(
+                        f"Option {field!r}: {pattern!r} matches no convolution.",
+                        field=field,
+                        pattern=pattern,
+                        convolutions=names,
+                    )
+        return frozenset(
+            name
+            for name in names
+            if not any(fnmatchcase(name, p) for p in self.options.include)
+            or any(fnmatchcase(name, p) for p in self.options.exclude)
+        )
+
+    def _find_barriers(self) -> dict[str, str]:
+        if self._scorer is None:
+            return {}
+        self._barriers = {}
+        by_output = {str(c.node.outputs[0].name): c for c in self._scored()}
+        counts = [c.filter_count for c in by_output.values()]
+        found = self._scorer.barriers(self._original, list(by_output), counts)
+        return {by_output[output].name: reason for output, reason in found.items()}
+
+
+def _static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """Per-sample shapes of inputs whose axes are all fixed (but the first)."""
+    shapes = {}
+    for value in graph_inputs(model.graph):
+        if value.shape is not None and all(isinstance(d, int) for d in value.shape.dims[1:]):
+            shapes[str(value.name)] = tuple(int(d) for d in value.shape.dims[1:])  # type: ignore[arg-type]
+    return shapes

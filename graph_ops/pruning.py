@@ -1,0 +1,416 @@
+"""`prune`: load, score, select, cut, prove, measure, write.
+
+The loop scores the network as it is, drops towards the target, and goes on with what is left. The
+final model is cut from the original in one piece, so that the proof compares like with like.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
+from graph_ops.cost import latency_ms
+from graph_ops.equivalence import Proof, prove
+from graph_ops.errors import ModelTooLargeError, UnreachableTargetError
+from graph_ops.graph import graph_inputs
+from graph_ops.metric import measure
+from graph_ops.model import ModelLimits, SourceModel, load_model, model_bytes, write_model
+from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.options import PruneOptions, parse_options
+from graph_ops.report import Cost, RunFacts, build_report
+from graph_ops.runtime import Array, Session
+from graph_ops.scores import ScoreState
+from graph_ops.selection import Goal, Selection
+from graph_ops.version import TOOL, VERSION
+
+PROOF_SAMPLES = 32
+METADATA_BYTES = 4096
+"""Room kept for the metadata written into the model when a size in bytes is the target."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        phase: `load`, `score`, `cut`, `prove`, `measure` or `write`.
+        done: Units done in the phase (samples while scoring).
+        total: Units of the phase.
+        message: For people.
+    """
+
+    phase: str
+    done: int
+    total: int
+    message: str = ""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A pruned model with its report.
+
+    Attributes:
+        report: JSON-ready report.
+        scores: Score state of the original network, to cut it again at another target; None for
+            criteria without gradients.
+    """
+
+    report: dict[str, Any]
+    scores: ScoreState | None
+    _source: SourceModel = field(repr=False)
+    _model: ir.Model = field(repr=False)
+    _metadata: dict[str, str] = field(repr=False)
+
+    @property
+    def model(self) -> bytes:
+        """The pruned model, serialized.
+
+        Raises:
+            ModelTooLargeError: it is over 2 GB; use `write_model`.
+        """
+        return model_bytes(self._source, self._model, self._metadata)
+
+    def write_model(self, path: str | Path) -> Path:
+        """Write the model; one over 2 GB becomes a `.zip` of model and data file."""
+        return write_model(self._source, self._model, self._metadata, Path(path))
+
+    def write_scores(self, path: str | Path) -> None:
+        """Write the score state (an empty one for criteria without gradients)."""
+        state = self.scores or ScoreState.empty("", 0)
+        state.save(path)
+
+
+def input_specs(model: ir.Model) -> list[InputSpec]:
+    """What a bundle has to hold for a model."""
+    specs = []
+    for value in graph_inputs(model.graph):
+        dims = tuple(d if isinstance(d, int) else None for d in value.shape or ())
+        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        specs.append(InputSpec(str(value.name), dtype, dims))
+    return specs
+
+
+def prune(
+    model: str | Path | bytes | SourceModel,
+    bundle: str | Path | bytes,
+    options: PruneOptions | dict[str, Any] | str | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    scores: ScoreState | None = None,
+    model_limits: ModelLimits | None = None,
+    bundle_limits: BundleLimits | None = None,
+) -> PruneResult:
+    """Prune a model on a calibration bundle.
+
+    Args:
+        model: Path, bytes or loaded model.
+        bundle: Path or bytes of a `.npz` or `.safetensors` bundle.
+        options: What to reach and how.
+        progress: Called as the run goes on.
+        scores: A score state of the same model; the first round then needs no scoring.
+        model_limits: Bounds on the model file.
+        bundle_limits: Bounds on the bundle.
+
+    Raises:
+        PrunerError: any subclass; see `graph_ops.errors`.
+    """
+    opts = parse_options(options)
+    run = _Run(opts, progress or (lambda _: None))
+    with run.phase("load"):
+        run.tell("load", 0, 1)
+        source = load_model(model, limits=model_limits)
+    with open_bundle(bundle, limits=bundle_limits or BundleLimits()) as opened:
+        with run.phase("load"):
+            needs_targets = opts.loss not in ("auto", "unlabelled")
+            dataset = Dataset.bind(
+                opened,
+                input_specs(source.model),
+                targets=opts.targets,
+                targets_required=needs_targets,
+                batch_size=opts.batch_size,
+                max_samples=opts.max_samples,
+                validation_fraction=opts.validation_fraction,
+                seed=opts.seed,
+            )
+            sha256 = opened.sha256
+        with run.phase("analyse"):
+            network = TaylorPrunableNetwork(
+                source,
+                opts,
+                sample_shapes=dataset.input_shapes,
+                targets=dataset.target_info,
+            )
+            _check_labels(network, dataset)
+        return run.finish(network, dataset, sha256, scores)
+
+
+def _check_labels(network: TaylorPrunableNetwork, dataset: Dataset) -> None:
+    if not network.options.criterion.needs_gradients:
+        return
+    loss = network.scorer.loss
+    if loss.targets == "class_ids" and not loss.is_unlabelled:
+        dataset.check_labels(network.scorer.form.classes)
+
+
+class _Run:
+    """One run: its clock, its progress, its rounds."""
+
+    def __init__(self, options: PruneOptions, progress: ProgressCallback) -> None:
+        self.options = options
+        self.timing_s: dict[str, float] = {}
+        self._progress = progress
+        self.rounds: list[dict[str, Any]] = []
+
+    def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
+        self._progress(Progress(phase, done, total, message))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.timing_s[name] = self.timing_s.get(name, 0.0) + spent
+
+    def finish(
+        self,
+        network: TaylorPrunableNetwork,
+        dataset: Dataset,
+        bundle_sha256: str,
+        scores: ScoreState | None,
+    ) -> PruneResult:
+        """Drop to the target, prove, measure, report."""
+        prunable_before = network.num_prunables
+        stop_reason, first_state = self._drop_to_target(network, dataset, scores)
+        with self.phase("cut"):
+            self.tell("cut", 0, 1)
+            pruned = network.to_ir()
+        with self.phase("prove"):
+            self.tell("prove", 0, 1)
+            proof = _prove(network, pruned, dataset)
+        with self.phase("measure"):
+            self.tell("measure", 0, 1)
+            original, smaller = Session(network.source.model), Session(pruned)
+            scorer = network.scorer if self.options.criterion.needs_gradients else None
+            metric = measure(
+                original,
+                smaller,
+                dataset.batches("held_out") if len(dataset.held_out) else (),
+                scorer.form if scorer else None,
+                scorer.loss if scorer else None,
+            )
+            batch, feeds = _latency_feeds(dataset)
+            before_ms, after_ms = _latencies(original, smaller, feeds)
+        metadata = self._metadata(network)
+        with self.phase("write"):
+            self.tell("write", 0, 1)
+            size_bytes = _written_bytes(network.source, pruned, metadata)
+        nothing = np.zeros_like(network.dropped)
+        facts = RunFacts(
+            bundle_sha256=bundle_sha256,
+            bundle_samples=dataset.samples,
+            held_out=len(dataset.held_out),
+            stop_reason=stop_reason,
+            rounds=self.rounds,
+            metric=metric,
+            before=_cost(network, nothing, network.source.size_bytes, before_ms, batch),
+            after=_cost(network, network.dropped, size_bytes, after_ms, batch),
+            proof=proof,
+            prunable_before=prunable_before,
+            timing_s=self.timing_s,
+        )
+        report = build_report(network, facts)
+        self.tell("write", 1, 1)
+        return PruneResult(report, first_state, network.source, pruned, metadata)
+
+    def _drop_to_target(
+        self, network: TaylorPrunableNetwork, dataset: Dataset, scores: ScoreState | None
+    ) -> tuple[str, ScoreState | None]:
+        """Rounds of score and drop; why they ended, and the scores of the whole network."""
+        first_state: ScoreState | None = None
+        number, dropped = 0, 0
+        final = _goal(network, self.options, 1.0, 0)
+        rounds = self.options.steps or 1
+        while True:
+            number += 1
+            if network.options.criterion.needs_gradients:
+                with self.phase("score"):
+                    if number == 1 and scores is not None:
+                        network.load_scores(scores)
+                    else:
+                        self._score(network, dataset, number)
+                first_state = first_state or network.state
+            is_last = number >= rounds and self.options.filters_per_step is None
+            share = min(1.0, number / rounds)
+            if self.options.filters_per_step is None:
+                goal = _goal(network, self.options, share, dropped)
+            else:
+                goal = _goal(network, self.options, 1.0, dropped)
+                goal = Goal(
+                    filters=goal.filters,
+                    at_most=self.options.filters_per_step,
+                    macs=goal.macs,
+                    parameters=goal.parameters,
+                    size_bytes=goal.size_bytes,
+                )
+            with self.phase("select"):
+                selection = network.select(goal)
+            is_stuck = not selection.is_reached and (is_last or not selection.classes)
+            if is_stuck and self.options.on_unreachable == "error":
+                raise _unreachable(network, selection, final)
+            network.apply(selection)
+            dropped += selection.filters
+            macs, parameters, _ = network.cost.totals(network.dropped)
+            self.rounds.append(
+                {
+                    "round": number,
+                    "filters": network.count_filters(),
+                    "macs": macs,
+                    "parameters": parameters,
+                    "mean_loss": _mean_loss(first_state if number == 1 else None),
+                }
+            )
+            if is_stuck:
+                return "nothing_more_to_prune", first_state
+            if selection.is_reached and (
+                is_last or (self.options.filters_per_step is not None)
+            ):
+                return "target_reached", first_state
+
+    def _score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
+        total = len(dataset.scored)
+        done = 0
+        for batch in dataset.batches("scored"):
+            network.update_score(batch)
+            done += batch.size
+            self.tell("score", done, total, f"round {number}")
+
+    def _metadata(self, network: TaylorPrunableNetwork) -> dict[str, str]:
+        options = json.dumps(self.options.model_dump(mode="json"), sort_keys=True)
+        return {
+            "onnx_filter_pruner.version": f"{TOOL} {VERSION}",
+            "onnx_filter_pruner.source_sha256": network.source.sha256,
+            "onnx_filter_pruner.options": options,
+        }
+
+
+def _mean_loss(state: ScoreState | None) -> float | None:
+    if state is None or state.samples == 0:
+        return None
+    return state.losses / state.samples
+
+
+def _goal(
+    network: TaylorPrunableNetwork, options: PruneOptions, share: float, dropped: int
+) -> Goal:
+    """The goal of a round that should get `share` of the way to the target."""
+    target = options.target
+    macs, parameters, size = network.cost.totals(np.zeros_like(network.dropped))
+    if target.filters is not None:
+        return Goal(filters=max(0, math.ceil(target.filters * share) - dropped))
+    total = sum(c.filter_count for c in network.convolutions if c.is_producer)
+    if target.filter_ratio is not None:
+        away = math.ceil(total * (1 - target.filter_ratio) - 1e-9)
+        return Goal(filters=max(0, math.ceil(away * share) - dropped))
+    if target.max_macs_ratio is not None:
+        return Goal(macs=macs * (1 - (1 - target.max_macs_ratio) * share))
+    if target.max_params_ratio is not None:
+        return Goal(parameters=parameters * (1 - (1 - target.max_params_ratio) * share))
+    assert target.max_size_bytes is not None
+    rest = max(0, network.source.size_bytes - size) + METADATA_BYTES
+    goal = target.max_size_bytes - rest
+    return Goal(size_bytes=size - (size - goal) * share)
+
+
+def _unreachable(
+    network: TaylorPrunableNetwork, selection: Selection, goal: Goal
+) -> UnreachableTargetError:
+    dropped = network.dropped.copy()
+    dropped[list(selection.classes)] = True
+    before = network.cost.totals(np.zeros_like(dropped))
+    after = network.cost.totals(dropped)
+    target = network.options.target
+    filters = sum(
+        int(dropped[network.classes.of_filters(c)].sum())
+        for c in network.convolutions
+        if c.is_producer
+    )
+    best = {
+        "filters_dropped": filters,
+        "macs_ratio": after[0] / before[0] if before[0] else None,
+        "params_ratio": after[1] / before[1] if before[1] else None,
+        "size_bytes": after[2] + max(0, network.source.size_bytes - before[2]) + METADATA_BYTES,
+    }
+    return UnreachableTargetError(
+        f"Target {target.kind} = {target.value:g} cannot be reached: dropping every filter that "
+        f"may go drops {filters}, leaves {after[0] / max(1, before[0]):.1%} of the MACs and "
+        f"{after[1] / max(1, before[1]):.1%} of the parameters. Lower min_filters, widen include, "
+        'or set on_unreachable to "best".',
+        target=target.kind,
+        wanted=target.value,
+        best=best,
+        goal={k: v for k, v in vars(goal).items() if v is not None},
+    )
+
+
+def _proof_batches(dataset: Dataset) -> Iterator[tuple[dict[str, Array], int]]:
+    seen = 0
+    for batch in dataset.batches("scored"):
+        yield batch.inputs, batch.size
+        seen += batch.size
+        if seen >= PROOF_SAMPLES:
+            return
+
+
+def _prove(network: TaylorPrunableNetwork, pruned: ir.Model, dataset: Dataset) -> Proof:
+    return prove(network.classes, network.dropped, pruned, _proof_batches(dataset))
+
+
+def _latency_feeds(dataset: Dataset) -> tuple[int, dict[str, Array]]:
+    """One sample, or one batch of a model whose batch size is fixed."""
+    batch: Batch = next(iter(dataset.batches("scored")))
+    if dataset.has_fixed_batch:
+        return dataset.batch_size, batch.inputs
+    return 1, {n: a[:1] for n, a in batch.inputs.items()}
+
+
+def _latencies(original: Session, pruned: Session, feeds: dict[str, Array]) -> tuple[float, float]:
+    return latency_ms(original, feeds), latency_ms(pruned, feeds)
+
+
+def _cost(
+    network: TaylorPrunableNetwork,
+    dropped: Any,
+    size_bytes: int,
+    milliseconds: float,
+    batch: int,
+) -> Cost:
+    macs, parameters, _ = network.cost.totals(dropped)
+    known = network.cost.are_macs_complete
+    return Cost(macs if known else None, parameters, size_bytes, milliseconds, batch)
+
+
+def _written_bytes(source: SourceModel, pruned: ir.Model, metadata: dict[str, str]) -> int:
+    """Size of the model file as it will be written."""
+    try:
+        return len(model_bytes(source, pruned, metadata))
+    except ModelTooLargeError:
+        stored = pruned.graph.initializers.values()
+        return sum(v.const_value.nbytes for v in stored if v.const_value is not None)
+
+
+__all__ = ["Progress", "PruneResult", "input_specs", "prune"]

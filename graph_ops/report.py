@@ -1,0 +1,135 @@
+"""The JSON report of a run; its names are what others may rely on (docs/report.md)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_ops.equivalence import Proof
+from graph_ops.metric import Metric
+from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.version import TOOL, VERSION
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        macs: Multiply-accumulates per sample of convolutions and Gemm/MatMul; None where an axis
+            is not static.
+        parameters: Weights of the same operators.
+        bytes: Size of the file.
+        latency_ms: Median time of one run in ONNX Runtime here.
+        latency_batch: Samples of that run.
+    """
+
+    macs: int | None
+    parameters: int
+    bytes: int
+    latency_ms: float
+    latency_batch: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run found out, besides the network itself."""
+
+    bundle_sha256: str
+    bundle_samples: int
+    held_out: int
+    stop_reason: str
+    rounds: list[dict[str, Any]]
+    metric: Metric
+    before: Cost
+    after: Cost
+    proof: Proof
+    prunable_before: int
+    timing_s: dict[str, float]
+
+
+def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, Any]:
+    """The report as JSON-ready dicts and lists."""
+    scorer = network.scorer if network.options.criterion.needs_gradients else None
+    engine = scorer.info if scorer is not None else None
+    loss = scorer.loss if scorer is not None else None
+    convolutions = [_convolution(network, i) for i in range(len(network.convolutions))]
+    counted = [
+        entry
+        for entry, c in zip(convolutions, network.convolutions, strict=True)
+        if c.is_producer
+    ]
+    graph = network.source.model.graph
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": TOOL, "version": VERSION},
+        "model": {
+            "sha256": network.source.sha256,
+            "bytes": network.source.size_bytes,
+            "opset": graph.opset_imports.get("", 0),
+            "ir_version": network.source.model.ir_version,
+            "inputs": [str(v.name) for v in graph.inputs if not v.is_initializer()],
+            "outputs": [str(v.name) for v in graph.outputs],
+        },
+        "bundle": {
+            "sha256": facts.bundle_sha256,
+            "samples": facts.bundle_samples,
+            "held_out": facts.held_out,
+        },
+        "options": network.options.model_dump(mode="json"),
+        "engine": None if engine is None else asdict(engine),
+        "score": {
+            "criterion": network.options.criterion.value,
+            "reduction": network.options.reduction,
+            "normalization": network.options.normalization,
+            "rank_by": "score_per_mac" if network.options.ranks_by_macs else "score",
+        },
+        "loss": None
+        if loss is None or scorer is None
+        else {"name": loss.name, "why": loss.why, "output": scorer.form.name},
+        "stop_reason": facts.stop_reason,
+        "rounds": facts.rounds,
+        "metric": asdict(facts.metric),
+        "cost": {"before": asdict(facts.before), "after": asdict(facts.after)},
+        "filters": {
+            "before": sum(int(e["filters_before"]) for e in counted),
+            "after": sum(int(e["filters_after"]) for e in counted),
+            "prunable_before": facts.prunable_before,
+            "prunable_after": network.num_prunables,
+        },
+        "proof": {
+            "max_abs_diff": facts.proof.max_abs_diff,
+            "max_rel_diff": facts.proof.max_rel_diff,
+            "tolerance": facts.proof.tolerance,
+            "samples": facts.proof.samples,
+        },
+        "convolutions": convolutions,
+        "timing_s": {k: round(v, 4) for k, v in facts.timing_s.items()},
+    }
+
+
+def _convolution(network: TaylorPrunableNetwork, index: int) -> dict[str, Any]:
+    convolution = network.convolutions[index]
+    kept = network.kept(convolution)
+    return {
+        "name": convolution.name,
+        "op_type": convolution.node.op_type,
+        "depthwise": not convolution.is_producer,
+        "filters_before": convolution.filter_count,
+        "filters_after": int(kept.size),
+        "kept": kept.tolist(),
+        "scores": _numbers(network.filter_scores(convolution)),
+        "frozen": network.reason(convolution),
+    }
+
+
+def _numbers(scores: NDArray[np.float64] | None) -> list[float | None] | None:
+    """JSON has no NaN: a filter without a score is null."""
+    if scores is None:
+        return None
+    return [None if np.isnan(s) else float(s) for s in scores]

@@ -1,0 +1,107 @@
+"""ONNX Runtime sessions over working copies: providers, threads, errors in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from graph_ops.errors import ModelRunError
+
+Array = NDArray[Any]
+EXTERNAL_BYTES = 1 << 20
+"""Tensors from this size on are handed to the runtime without a copy inside the protobuf."""
+PROTOBUF_LIMIT = (1 << 31) - (1 << 24)
+
+ort.set_default_logger_severity(3)
+
+
+def providers() -> list[str]:
+    """Execution providers used, best first: CUDA where the runtime has it, and the CPU."""
+    available = ort.get_available_providers()
+    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return [p for p in wanted if p in available]
+
+
+def threads() -> int:
+    """Threads within an operator: `ORT_THREADS`, or the processors this process may use."""
+    return int(os.environ.get("ORT_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+class Session:
+    """A loaded model.
+
+    Args:
+        model: The model.
+        keep_memory: Keep the arena between runs; False gives memory back for one-off sessions.
+
+    Raises:
+        ModelRunError: ONNX Runtime refuses the model.
+    """
+
+    def __init__(self, model: ir.Model, *, keep_memory: bool = True) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = keep_memory
+        payload, self._external = _payload(model, options)
+        try:
+            self._session = ort.InferenceSession(payload, options, providers=providers())
+        except Exception as error:
+            raise _run_error("load", error) from None
+        self.input_names = [i.name for i in self._session.get_inputs()]
+        self.output_names = [o.name for o in self._session.get_outputs()]
+        self.provider: str = self._session.get_providers()[0]
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Outputs for the feeds (all of them by default).
+
+        Raises:
+            ModelRunError: ONNX Runtime fails.
+        """
+        names = list(outputs) if outputs is not None else self.output_names
+        wanted = {n: a for n, a in feeds.items() if n in self.input_names}
+        try:
+            return [np.asarray(a) for a in self._session.run(names, wanted)]
+        except Exception as error:
+            raise _run_error("run", error) from None
+
+
+def _payload(model: ir.Model, options: Any) -> tuple[bytes, list[Any]]:
+    """Serialized graph; large tensors are passed beside it, so that 2 GB is no limit."""
+    large = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes >= EXTERNAL_BYTES
+    }
+    if sum(t.nbytes for t in large.values()) < PROTOBUF_LIMIT // 8:
+        return ir.to_proto(model).SerializeToString(), []
+    kept: list[Any] = []
+    stripped = model.clone()
+    names, values = [], []
+    for name, tensor in large.items():
+        if tensor.dtype.itemsize is None or tensor.dtype == ir.DataType.BFLOAT16:
+            continue
+        array = np.ascontiguousarray(tensor.numpy())
+        value = ort.OrtValue.ortvalue_from_numpy(array)
+        kept += [array, value]
+        names.append(name)
+        values.append(value)
+        stripped.graph.initializers[name].const_value = ir.ExternalTensor(
+            "tensors", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=""
+        )
+    options.add_external_initializers(names, values)
+    return ir.to_proto(stripped).SerializeToString(), kept
+
+
+def _run_error(action: str, error: Exception) -> ModelRunError:
+    text = str(error).strip().splitlines()
+    reason = text[-1][:500] if text else type(error).__name__
+    return ModelRunError(f"ONNX Runtime cannot {action} the model: {reason}", reason=reason)

@@ -1,0 +1,261 @@
+"""Selection: from scores and a target to the channel classes that go.
+
+Classes with the same producing convolutions form a *block* (a plain layer, a residual stage). A
+block gives its classes up lowest score first, in chunks that keep its filter counts multiples of
+`channel_multiple`, and never below `min_filters`. Blocks compete by the score of their next chunk
+(per filter, or per MAC saved). Everything is ordered by (rank, score, class), so the same scores
+always give the same selection.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_ops.channels import ChannelClasses
+from graph_ops.cost import CostModel, Meter
+from graph_ops.options import PruneOptions
+
+
+@dataclass(frozen=True)
+class Block:
+    """Classes that the same convolutions produce.
+
+    Attributes:
+        classes: Class ids, ascending.
+        convolutions: Positions (in the analysis) of the producing convolutions.
+        filters_per_class: How many filters of each of them one class holds.
+    """
+
+    classes: tuple[int, ...]
+    convolutions: tuple[int, ...]
+    filters_per_class: tuple[int, ...]
+
+    @property
+    def filters(self) -> int:
+        """Filters that go when one class goes."""
+        return sum(self.filters_per_class)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Bounds of one round; whichever is set decides.
+
+    Attributes:
+        filters: Filters to drop, and no more.
+        at_most: Filters that one round may drop, whatever the goal.
+        macs: MACs that may remain.
+        parameters: Parameters that may remain.
+        size_bytes: Bytes that may remain.
+    """
+
+    filters: int | None = None
+    at_most: int | None = None
+    macs: float | None = None
+    parameters: float | None = None
+    size_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What goes.
+
+    Attributes:
+        classes: Class ids in the order they were chosen.
+        filters: Filters they hold.
+        is_reached: Whether the goal is met.
+    """
+
+    classes: tuple[int, ...]
+    filters: int
+    is_reached: bool
+
+
+def find_blocks(classes: ChannelClasses, prunable: NDArray[np.bool_]) -> list[Block]:
+    """Group prunable classes by the convolutions that produce them.
+
+    Args:
+        classes: Channel classes of the model.
+        prunable: [classes] which may go.
+    """
+    members: dict[int, dict[int, int]] = defaultdict(dict)
+    for position, convolution in enumerate(classes.channels.convolutions):
+        if not convolution.is_producer:
+            continue
+        ids, counts = np.unique(classes.of_filters(convolution), return_counts=True)
+        for class_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            members[class_id][position] = count
+    groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    for class_id in sorted(members):
+        if prunable[class_id]:
+            groups[tuple(sorted(members[class_id].items()))].append(class_id)
+    return [
+        Block(tuple(ids), tuple(p for p, _ in key), tuple(c for _, c in key))
+        for key, ids in sorted(groups.items())
+    ]
+
+
+def normalize(
+    scores: NDArray[np.float64], blocks: list[Block], alive: NDArray[np.bool_], how: str
+) -> NDArray[np.float64]:
+    """Divide each block's scores by their l2 norm or mean, so that layers compare.
+
+    Args:
+        scores: [classes] scores.
+        blocks: Blocks of prunable classes.
+        alive: [classes] which are still there.
+        how: Option `normalization`.
+    """
+    if how == "none":
+        return scores
+    result = scores.copy()
+    for block in blocks:
+        ids = np.asarray([c for c in block.classes if alive[c]], dtype=np.int64)
+        if ids.size == 0:
+            continue
+        own = scores[ids]
+        scale = float(np.linalg.norm(own) if how == "l2" else own.mean())
+        if scale > 0:
+            result[ids] = own / scale
+    return result
+
+
+class Selector:
+    """Chooses classes greedily under the floors of the options.
+
+    Args:
+        classes: Channel classes of the model.
+        prunable: [classes] which may go.
+        options: `min_filters`, `channel_multiple`, `normalization`, `rank_by`.
+    """
+
+    def __init__(
+        self, classes: ChannelClasses, prunable: NDArray[np.bool_], options: PruneOptions
+    ) -> None:
+        self._classes = classes
+        self._options = options
+        self.blocks = find_blocks(classes, prunable)
+        self._totals = [
+            c.filter_count if c.is_producer else 0 for c in classes.channels.convolutions
+        ]
+
+    def left(self, alive: NDArray[np.bool_]) -> list[int]:
+        """Filters left in every convolution (0 for those that are never counted)."""
+        return [
+            int(alive[self._classes.of_filters(c)].sum()) if c.filters is not None else total
+            for c, total in zip(
+                self._classes.channels.convolutions, self._totals, strict=True
+            )
+        ]
+
+    def count_prunable(self, alive: NDArray[np.bool_]) -> int:
+        """How many filters could go at most."""
+        nothing = np.zeros(self._classes.count)
+        return self.select(nothing, alive, Goal(filters=None), None).filters
+
+    def select(
+        self,
+        scores: NDArray[np.float64],
+        alive: NDArray[np.bool_],
+        goal: Goal,
+        cost: CostModel | None,
+    ) -> Selection:
+        """Choose classes until the goal is met or nothing more may go.
+
+        Args:
+            scores: [classes] scores; lower goes first.
+            alive: [classes] which are still there.
+            goal: Where to stop; with no bound set, everything that may go is chosen.
+            cost: Needed for goals other than `filters`, and for ranking by MACs.
+        """
+        scores = normalize(scores, self.blocks, alive, self._options.normalization)
+        meter = cost.meter(~alive) if cost is not None else None
+        left = self.left(alive)
+        chunks = [self._chunks(block, scores, alive) for block in self.blocks]
+        heap: list[tuple[float, float, int, int]] = []
+        for index, parts in enumerate(chunks):
+            if parts:
+                heapq.heappush(heap, self._key(parts[0], scores, meter, index, 0))
+        chosen: list[int] = []
+        filters, skipped = 0, False
+        while heap and not _is_met(goal, filters, meter):
+            _, _, index, position = heapq.heappop(heap)
+            block, part = self.blocks[index], chunks[index][position]
+            going = len(part) * block.filters
+            if not self._fits(block, len(part), left):
+                continue
+            if goal.at_most is not None and filters + going > goal.at_most and filters:
+                continue
+            if goal.filters is not None and filters + going > goal.filters:
+                skipped = True
+                continue
+            chosen += part
+            filters += going
+            for convolution, count in zip(
+                block.convolutions, block.filters_per_class, strict=True
+            ):
+                left[convolution] -= count * len(part)
+            if meter is not None:
+                meter.drop(part)
+            if position + 1 < len(chunks[index]):
+                following = chunks[index][position + 1]
+                heapq.heappush(heap, self._key(following, scores, meter, index, position + 1))
+        reached = _is_met(goal, filters, meter) or (skipped and filters > 0)
+        return Selection(tuple(chosen), filters, reached)
+
+    def _chunks(
+        self, block: Block, scores: NDArray[np.float64], alive: NDArray[np.bool_]
+    ) -> list[list[int]]:
+        """Classes of a block, lowest first, in pieces that keep counts multiples."""
+        ids = [c for c in block.classes if alive[c]]
+        ids.sort(key=lambda c: (scores[c], c))
+        unit = 1
+        for count in block.filters_per_class:
+            multiple = self._options.channel_multiple
+            unit = math.lcm(unit, multiple // math.gcd(multiple, count))
+        first = len(ids) % unit
+        parts = [ids[:first]] if first else []
+        return parts + [ids[i : i + unit] for i in range(first, len(ids), unit)]
+
+    def _key(
+        self,
+        part: list[int],
+        scores: NDArray[np.float64],
+        meter: Meter | None,
+        index: int,
+        position: int,
+    ) -> tuple[float, float, int, int]:
+        score = float(np.mean(scores[part]))
+        rank = score
+        if self._options.ranks_by_macs and meter is not None:
+            rank = score * len(part) / max(1, meter.saving(part)[0])
+        return rank, score, index, position
+
+    def _fits(self, block: Block, count: int, left: list[int]) -> bool:
+        floor = self._options.min_filters
+        return all(
+            left[convolution] - per_class * count >= floor
+            for convolution, per_class in zip(
+                block.convolutions, block.filters_per_class, strict=True
+            )
+        )
+
+
+def _is_met(goal: Goal, filters: int, meter: Meter | None) -> bool:
+    if goal.filters is not None:
+        return filters >= goal.filters
+    if meter is None:
+        return False
+    macs, parameters, size = meter.totals
+    if goal.macs is not None:
+        return macs <= goal.macs
+    if goal.parameters is not None:
+        return parameters <= goal.parameters
+    if goal.size_bytes is not None:
+        return size <= goal.size_bytes
+    return False
