@@ -128,9 +128,7 @@ class Channels:
 
     def labelled_values(self) -> Iterable[tuple[ir.Value, list[Labels | None]]]:
         """Every value that carries labels on some axis."""
-        return (
-            (v, axes) for v, axes in self._labels.items() if any(a is not None for a in axes)
-        )
+        return ((v, axes) for v, axes in self._labels.items() if any(a is not None for a in axes))
 
     # Writing (called by rules) -----------------------------------------------------------------
 

@@ -1,14 +1,18 @@
 """Fold inference BatchNormalization into the convolution before it, on a scoring copy.
 
 y = γ/σ·(W∗x + b − μ) + β is one convolution, which ONNX Runtime runs with the next Relu in one
-kernel. What is scored stays the convolution's own output a: with g the gradient,
+kernel. With a the convolution's own output and g the gradients,
 
-    a·g_a = g_y·(y − offset),   offset = β − γ·μ/σ,
+    a·g_a        = y·g_y − offset·g_y,   offset = β − γ·μ/σ     (gate at the convolution)
+    (a − a₀)·g_a = y·g_y,                a₀ = −offset·σ/γ       (gate after the normalisation)
 
-so the folded output and one number per channel are enough.
+so the folded output and one number per channel give both scores. a₀ is the output that the
+normalisation maps to zero: dropping a filter moves a there, not to zero.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,15 +21,35 @@ from numpy.typing import NDArray
 from graph_ops.graph import constant_array, float_of, input_at, int_of, output_at
 
 
-def fold_batch_normalization(model: ir.Model) -> dict[str, tuple[str, NDArray[np.float64]]]:
+@dataclass(frozen=True)
+class Folded:
+    """A convolution that took a BatchNormalization in.
+
+    Attributes:
+        name: Name of the folded output y.
+        offset: [C] β − γ·μ/σ.
+        factor: [C] γ/σ.
+    """
+
+    name: str
+    offset: NDArray[np.float64]
+    factor: NDArray[np.float64]
+
+    @property
+    def origin(self) -> NDArray[np.float64]:
+        """[C] a₀; 0 where γ is 0 and no output of the convolution matters."""
+        safe = np.where(self.factor == 0, 1.0, self.factor)
+        return np.where(self.factor == 0, 0.0, -self.offset / safe)
+
+
+def fold_batch_normalization(model: ir.Model) -> dict[str, Folded]:
     """Fold every BatchNormalization whose input is read by nothing else, in place.
 
     Returns:
-        For each folded convolution's former output name: the name of the folded output, and the
-        [C] offset of the identity above.
+        What was folded, by the convolution's former output name.
     """
     graph = model.graph
-    folded: dict[str, tuple[str, NDArray[np.float64]]] = {}
+    folded: dict[str, Folded] = {}
     for node in list(graph):
         if node.op_type != "BatchNormalization" or int_of(node, "training_mode", 0):
             continue
@@ -56,7 +80,7 @@ def fold_batch_normalization(model: ir.Model) -> dict[str, tuple[str, NDArray[np
         graph.remove(node, safe=True)
         y.name = f"{name}/unfolded"
         x.name = name
-        folded[former] = (name, offset)
+        folded[former] = Folded(name, offset, factor)
     return folded
 
 

@@ -7,6 +7,7 @@ The readers here look at whichever form the node has, so that a rule is written 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -54,7 +55,7 @@ def is_root_constant(value: ir.Value) -> bool:
     return False
 
 
-def constant_array(value: ir.Value | None) -> NDArray[np.generic] | None:
+def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
     """The stored array of a root constant, or None for anything computed at run time."""
     if value is None or not is_root_constant(value):
         return None

@@ -39,8 +39,7 @@ class ClassMap:
     def sum(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         """[N, classes] signed sums of the parts [N, C] of the convolutions."""
         joined = np.concatenate(parts, axis=1).astype(np.float64)
-        result: NDArray[np.float64] = joined @ self._matrix
-        return result
+        return np.asarray(joined @ self._matrix, dtype=np.float64)
 
 
 def magnitudes(

@@ -214,6 +214,7 @@ class TaylorPrunableNetwork:
             self.source.sha256,
             hashlib.sha256(self.dropped.tobytes()).hexdigest(),
             self.options.reduction,
+            self.options.gate,
             self.options.loss,
             str(self.options.output),
             str(sorted(self.sample_shapes.items())),

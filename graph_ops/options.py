@@ -88,6 +88,10 @@ class PruneOptions(_Options):
     reduction: Literal["sum", "mean"] = "sum"
     """How activation·gradient is reduced over a filter's output positions: `sum` is the
     first-order change of the loss; `mean` (Molchanov 2017) divides by their number."""
+    gate: Literal["batch_norm", "convolution"] = "batch_norm"
+    """Where a filter is taken to end: `batch_norm` measures the change when its output moves to
+    the value that a following BatchNormalization maps to zero, which is what dropping does;
+    `convolution` when the convolution's own output moves to zero."""
     min_filters: Annotated[int, Field(ge=1)] = 4
     """Never fewer filters left in a convolution."""
     channel_multiple: Annotated[int, Field(ge=1, le=256)] = 1

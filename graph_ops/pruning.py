@@ -21,7 +21,7 @@ import onnx_ir as ir
 from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
 from graph_ops.cost import latency_ms
 from graph_ops.equivalence import Proof, prove
-from graph_ops.errors import ModelTooLargeError, UnreachableTargetError
+from graph_ops.errors import ModelTooLargeError, OptionsError, UnreachableTargetError
 from graph_ops.graph import graph_inputs
 from graph_ops.metric import measure
 from graph_ops.model import ModelLimits, SourceModel, load_model, model_bytes, write_model
@@ -127,8 +127,60 @@ def prune(
     Raises:
         PrunerError: any subclass; see `graph_ops.errors`.
     """
+    run = _Run(parse_options(options), progress or (lambda _: None))
+    with _opened(run, model, bundle, model_limits, bundle_limits) as (network, dataset, sha256):
+        return run.finish(network, dataset, sha256, scores)
+
+
+def score(
+    model: str | Path | bytes | SourceModel,
+    bundle: str | Path | bytes,
+    options: PruneOptions | dict[str, Any] | str | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    model_limits: ModelLimits | None = None,
+    bundle_limits: BundleLimits | None = None,
+) -> ScoreState:
+    """Take the scores of a whole model on a calibration bundle, and drop nothing.
+
+    The state can be saved, added to the state of another bundle of the same model, and given to
+    `prune` with any target.
+
+    Args:
+        model: Path, bytes or loaded model.
+        bundle: Path or bytes of a `.npz` or `.safetensors` bundle.
+        options: Loss, reduction, globs and samples; the target is not used.
+        progress: Called as the run goes on.
+        model_limits: Bounds on the model file.
+        bundle_limits: Bounds on the bundle.
+
+    Raises:
+        PrunerError: any subclass; `OptionsError` when the criterion takes no scores from a bundle.
+    """
     opts = parse_options(options)
+    if not opts.criterion.needs_gradients:
+        raise OptionsError(
+            f"Criterion {opts.criterion.value!r} takes no scores from a bundle: use 'taylor' or "
+            "'taylor_squared', which share one score state.",
+            field="criterion",
+            found=opts.criterion.value,
+        )
     run = _Run(opts, progress or (lambda _: None))
+    with _opened(run, model, bundle, model_limits, bundle_limits) as (network, dataset, _):
+        run.score(network, dataset, 1)
+        return network.state
+
+
+@contextmanager
+def _opened(
+    run: _Run,
+    model: str | Path | bytes | SourceModel,
+    bundle: str | Path | bytes,
+    model_limits: ModelLimits | None,
+    bundle_limits: BundleLimits | None,
+) -> Iterator[tuple[TaylorPrunableNetwork, Dataset, str]]:
+    """The analysed network, the bundle bound to its inputs, and the bundle's sha256."""
+    opts = run.options
     with run.phase("load"):
         run.tell("load", 0, 1)
         source = load_model(model, limits=model_limits)
@@ -154,7 +206,7 @@ def prune(
                 targets=dataset.target_info,
             )
             _check_labels(network, dataset)
-        return run.finish(network, dataset, sha256, scores)
+        yield network, dataset, sha256
 
 
 def _check_labels(network: TaylorPrunableNetwork, dataset: Dataset) -> None:
@@ -252,7 +304,7 @@ class _Run:
                     if number == 1 and scores is not None:
                         network.load_scores(scores)
                     else:
-                        self._score(network, dataset, number)
+                        self.score(network, dataset, number)
                 first_state = first_state or network.state
             is_last = number >= rounds and self.options.filters_per_step is None
             share = min(1.0, number / rounds)
@@ -286,12 +338,11 @@ class _Run:
             )
             if is_stuck:
                 return "nothing_more_to_prune", first_state
-            if selection.is_reached and (
-                is_last or (self.options.filters_per_step is not None)
-            ):
+            if selection.is_reached and (is_last or (self.options.filters_per_step is not None)):
                 return "target_reached", first_state
 
-    def _score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
+    def score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
+        """Score the network as it is on every sample that is not held out."""
         total = len(dataset.scored)
         done = 0
         for batch in dataset.batches("scored"):
@@ -413,4 +464,4 @@ def _written_bytes(source: SourceModel, pruned: ir.Model, metadata: dict[str, st
         return sum(v.const_value.nbytes for v in stored if v.const_value is not None)
 
 
-__all__ = ["Progress", "PruneResult", "input_specs", "prune"]
+__all__ = ["Progress", "PruneResult", "input_specs", "prune", "score"]

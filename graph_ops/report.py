@@ -60,9 +60,7 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
     loss = scorer.loss if scorer is not None else None
     convolutions = [_convolution(network, i) for i in range(len(network.convolutions))]
     counted = [
-        entry
-        for entry, c in zip(convolutions, network.convolutions, strict=True)
-        if c.is_producer
+        entry for entry, c in zip(convolutions, network.convolutions, strict=True) if c.is_producer
     ]
     graph = network.source.model.graph
     return {
@@ -86,6 +84,7 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
         "score": {
             "criterion": network.options.criterion.value,
             "reduction": network.options.reduction,
+            "gate": network.options.gate,
             "normalization": network.options.normalization,
             "rank_by": "score_per_mac" if network.options.ranks_by_macs else "score",
         },

@@ -95,7 +95,13 @@ def _payload(model: ir.Model, options: Any) -> tuple[bytes, list[Any]]:
         names.append(name)
         values.append(value)
         stripped.graph.initializers[name].const_value = ir.ExternalTensor(
-            "tensors", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=""
+            "tensors",
+            0,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(array.shape),
+            name=name,
+            base_dir="",
         )
     options.add_external_initializers(names, values)
     return ir.to_proto(stripped).SerializeToString(), kept

@@ -2,12 +2,14 @@
 
 For channel class k with producing convolutions P(k), sample n, output a and gradient g = dL/da:
 
-    c[n, k] = Σ_{p∈P(k)} Σ_positions a_p[n, k] · g_p[n, k]      (signed: the class goes as a whole)
+    c[n, k] = Σ_{p∈P(k)} Σ_positions (a_p[n, k] − a₀) · g_p[n, k]   (signed: the class goes as a
+                                                                     whole)
     taylor         mean_n |c[n, k]|
     taylor_squared mean_n c[n, k]²
 
-(first-order Taylor expansion of the loss; Molchanov et al. 2017, arXiv 1611.06440, and 2019,
-arXiv 1906.10771.)
+a₀ is where dropping moves the output: 0, or what a following BatchNormalization maps to zero (the
+option `gate`). This is the first-order Taylor expansion of the loss (Molchanov et al. 2017,
+arXiv 1611.06440, and 2019, arXiv 1906.10771).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,8 @@ from graph_ops.errors import ScoresMissingError, ScoreStateError
 from graph_ops.options import Criterion
 
 FORMAT = 1
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile)
+"""What NumPy and its zip reader raise on files that are not an `.npz`, or a broken one."""
 
 
 @dataclass
@@ -117,8 +122,16 @@ class ScoreState:
                     int(file["samples"]),
                     float(file["losses"]),
                 )
-        except (OSError, ValueError, KeyError) as error:
-            raise ScoreStateError(f"{path} is not a score state: {error}.") from None
+        except OSError as error:
+            raise ScoreStateError(
+                f"The score state {str(path)!r} cannot be read: {error.strerror or error}.",
+                file=str(path),
+            ) from None
+        except _UNREADABLE:
+            raise ScoreStateError(
+                f"{str(path)!r} is not a score state of format {FORMAT}, or is damaged.",
+                file=str(path),
+            ) from None
 
     def require(self, digest: str) -> None:
         """Check that the state belongs to a model.

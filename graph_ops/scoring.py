@@ -19,6 +19,7 @@ from graph_ops.engines.base import (
 )
 from graph_ops.engines.standard import StandardEngine
 from graph_ops.errors import MissingInputError, ScoresMissingError
+from graph_ops.folding import fold_batch_normalization
 from graph_ops.loss import TARGET_INPUT, LossChoice, OutputForm, attach_loss, choose_loss
 from graph_ops.loss import output_form as find_output_form
 from graph_ops.options import PruneOptions
@@ -58,6 +59,7 @@ class Scorer:
         self._graph: ScoringGraph | None = None
         self._session: GradientSession | None = None
         self._activations: ActivationSession | None = None
+        self._origins: dict[str, Array] = {}
         self._seen = 0
 
     @property
@@ -90,6 +92,10 @@ class Scorer:
         self._taps = self._graph.taps
         self._names = list(names)
         self._session = self._activations = None
+        self._origins = {}
+        if self._options.gate == "batch_norm":
+            folded = fold_batch_normalization(self._graph.model.clone())
+            self._origins = {name: f.origin for name, f in folded.items()}
 
     def as_batch(self, batch: Batch | Mapping[str, Array]) -> Batch:
         """A batch from plain arrays: inputs by name, targets under their name."""
@@ -125,12 +131,16 @@ class Scorer:
     ) -> list[Array]:
         """[N, C] contributions from activations and gradients [N, C, …] by convolution name."""
         parts = []
-        for name in self._names:
+        for name, tap in zip(self._names, self._taps, strict=True):
             if name not in activations or name not in gradients:
                 raise MissingInputError(
                     f"Activations and gradients of convolution {name!r} are needed.", name=name
                 )
-            product = activations[name].astype(np.float64) * gradients[name]
+            moved = activations[name].astype(np.float64)
+            origin = self._origins.get(tap.name)
+            if origin is not None:
+                moved = moved - origin.reshape(1, -1, *[1] * (moved.ndim - 2))
+            product = moved * gradients[name]
             parts.append(product.reshape(*product.shape[:2], -1).sum(axis=2))
         return self._scale(parts)
 
@@ -150,7 +160,7 @@ class Scorer:
         form = find_output_form(copy.model, copy.shapes, self._options.output)
         head = attach_loss(copy.model, copy.shapes, form, self.loss)
         taps = tuple(Tap(n, c) for n, c in zip(outputs, counts, strict=True))
-        return ScoringGraph(copy.model, copy.shapes, str(head.loss.name), taps)
+        return ScoringGraph(copy.model, copy.shapes, str(head.loss.name), taps, self._options.gate)
 
     def _require_graph(self) -> ScoringGraph:
         if self._graph is None:
@@ -171,7 +181,7 @@ class Scorer:
             rng = [np.random.default_rng([self._options.seed, int(i)]) for i in batch.indices]
             vectors = [r.standard_normal(shape[1:]) for r in rng]
             vectors += [np.zeros(shape[1:])] * (rows - len(vectors))
-            return np.stack(vectors).astype(dtype)
+            return np.asarray(np.stack(vectors), dtype=dtype)
         if batch.targets is None:
             raise MissingInputError(
                 f"The batch has no targets {self._options.targets!r}, which loss "
@@ -179,11 +189,11 @@ class Scorer:
                 name=self._options.targets,
             )
         wanted = np.int64 if self.loss.targets == "class_ids" else dtype
-        return batch.targets.astype(wanted).reshape(shape)
+        return np.asarray(batch.targets.astype(wanted).reshape(shape))
 
     def _pseudo_labels(self, batch: Batch) -> Array:
         """[N, …] the original model's most likely class."""
         if self._labeller is None:
             self._labeller = Session(self._original, keep_memory=False)
         output = self._labeller.run(batch.inputs, [self.form.name])[0]
-        return np.argmax(output, axis=1).astype(np.int64)
+        return np.asarray(np.argmax(output, axis=1), dtype=np.int64)

@@ -148,9 +148,7 @@ class Selector:
         """Filters left in every convolution (0 for those that are never counted)."""
         return [
             int(alive[self._classes.of_filters(c)].sum()) if c.filters is not None else total
-            for c, total in zip(
-                self._classes.channels.convolutions, self._totals, strict=True
-            )
+            for c, total in zip(self._classes.channels.convolutions, self._totals, strict=True)
         ]
 
     def count_prunable(self, alive: NDArray[np.bool_]) -> int:
@@ -196,9 +194,7 @@ class Selector:
                 continue
             chosen += part
             filters += going
-            for convolution, count in zip(
-                block.convolutions, block.filters_per_class, strict=True
-            ):
+            for convolution, count in zip(block.convolutions, block.filters_per_class, strict=True):
                 left[convolution] -= count * len(part)
             if meter is not None:
                 meter.drop(part)

@@ -11,10 +11,11 @@ from typing import Any
 import anyio.to_thread
 
 from service.children import Children
+from service.files import read_json, remove, write_json
 from service.problems import Problem
 from service.runner import ChildFailure
 from service.sinks import ReceivedFile
-from service.storage import Kind, Storage, StoredUpload, read_json, remove, write_json
+from service.storage import Kind, Storage, StoredUpload
 
 # Facts come from a child; more than this is not a description any more.
 _FACTS_LIMIT_BYTES = 256 * 2**20

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from graph_ops.errors import PrunerError
-from service.runner import PARENT_PID_VARIABLE
-from service.storage import write_json
+from service.files import write_json
+from service.protocol import PARENT_PID_VARIABLE
 
 if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits

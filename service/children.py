@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.runner import Limits, ProgressReport, run_child
+from service.protocol import ProgressReport
+from service.runner import Limits, run_child
 from service.settings import Settings
 
 

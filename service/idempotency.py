@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.files import read_json, write_json
 from service.problems import Problem
-from service.storage import read_json, write_json
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 

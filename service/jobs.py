@@ -27,10 +27,12 @@ import anyio.to_thread
 from pydantic import BaseModel, Field, ValidationError
 
 from service.children import Children
+from service.files import read_json, remove, sync_folder, write_json
 from service.metrics import Metrics
 from service.problems import Problem
-from service.runner import ChildFailure, ProgressReport
-from service.storage import Kind, Storage, now, read_json, remove, sync_folder, write_json
+from service.protocol import ProgressReport
+from service.runner import ChildFailure
+from service.storage import Kind, Storage, now
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _RETRY_AFTER_S = 15

@@ -45,7 +45,7 @@ class RequestMiddleware:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = scope["request_id"]
                 headers["X-Content-Type-Options"] = "nosniff"
-                if status >= 400:
+                if status >= 400 and status != 408:  # after 408 nothing more will come
                     await body.drain()
             await send(message)
 

@@ -27,10 +27,9 @@ from typing import Any
 import psutil
 
 import service
+from service.files import read_json, write_json
 from service.problem_types import PROBLEM_TYPES
-from service.storage import read_json, write_json
-
-PARENT_PID_VARIABLE = "PRUNER_PARENT_PID"
+from service.protocol import PARENT_PID_VARIABLE, ProgressReport
 
 _POLL_S = 0.05
 _LINE_LIMIT = 64 * 2**10
@@ -48,16 +47,6 @@ class Limits:
     timeout_s: float
     memory_bytes: int
     file_bytes: int
-
-
-@dataclass(frozen=True)
-class ProgressReport:
-    """How far a child is: `done` of `total` units of the phase."""
-
-    phase: str
-    done: int
-    total: int
-    message: str = ""
 
 
 class ChildFailure(Exception):  # noqa: N818 - an outcome, not a bug

@@ -11,12 +11,13 @@ import anyio.to_thread
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
+from service.files import remove
 from service.metrics import Metrics
 from service.multipart import FilePart, Form, FormReader, TextPart
 from service.problems import Problem
 from service.settings import Settings
 from service.sinks import FileSink, ReceivedFile
-from service.storage import Storage, remove
+from service.storage import Storage
 
 # Bytes handed to a thread at once: large enough that the hand-over costs nothing, small enough
 # that memory stays flat.

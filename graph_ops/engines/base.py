@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import onnx_ir as ir
 
@@ -34,12 +34,14 @@ class ScoringGraph:
         shapes: Shape of every value by name, None for the batch axis.
         loss: Name of the [N] loss.
         taps: Convolutions to be scored.
+        gate: Option `gate`: where a filter is taken to end.
     """
 
     model: ir.Model
     shapes: dict[str, Dims]
     loss: str
     taps: tuple[Tap, ...]
+    gate: Literal["batch_norm", "convolution"] = "batch_norm"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ class GradientSession(Protocol):
         ...
 
     def contributions(self, feeds: Mapping[str, Array]) -> tuple[Array, list[Array]]:
-        """[N] losses, and per tap [N, C] sums of activation·gradient over the positions."""
+        """[N] losses, and per tap [N, C] sums of (activation − a₀)·gradient over the positions.
+
+        a₀ is 0 for the gate at the convolution, and for the gate after BatchNormalization what
+        that maps to zero (`graph_ops.folding`).
+        """
         ...
 
 

@@ -88,7 +88,7 @@ class StandardEngine:
         model, shapes = graph.model.clone(), dict(graph.shapes)
         folded = fold_batch_normalization(model)
         values = _values(model)
-        ys = [values[folded.get(t.name, (t.name,))[0]] for t in graph.taps]
+        ys = [values[folded[t.name].name if t.name in folded else t.name] for t in graph.taps]
         zs = [_through_relu(y) for y in ys]
         loss = values[graph.loss]
         tape, gradients = append_backward(model, shapes, loss, [*ys, *zs])
@@ -96,7 +96,8 @@ class StandardEngine:
         for tap, y, z in zip(graph.taps, ys, zs, strict=True):
             if y not in gradients:
                 raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
-            offset = folded[tap.name][1] if tap.name in folded else None
+            needs_offset = graph.gate == "convolution" and tap.name in folded
+            offset = folded[tap.name].offset if needs_offset else None
             positions = math.prod(tape.spatial(y))
             columns.append(_Column(tap, positions, offset))
             products.append(_pooled(tape, tape.op("Mul", gradients[z], z), y))

@@ -81,7 +81,7 @@ class _Writer:
 
     def op(self, op_type: str, dims: Dims, *inputs: ir.Value, **attributes: object) -> ir.Value:
         value = self.tape.op(op_type, *inputs, **attributes)
-        value.dtype = inputs[0].dtype if op_type != "OneHot" else inputs[2].dtype
+        value.type = (inputs[0] if op_type != "OneHot" else inputs[2]).type
         self.shapes[str(value.name)] = dims
         return value
 
@@ -163,9 +163,7 @@ def _numpy_dtype(value: ir.Value) -> np.dtype[np.generic]:
     return value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
 
 
-def _input(
-    model: ir.Model, dtype: ir.DataType, dims: Dims, shapes: dict[str, Dims]
-) -> ir.Value:
+def _input(model: ir.Model, dtype: ir.DataType, dims: Dims, shapes: dict[str, Dims]) -> ir.Value:
     shape = ir.Shape(["N" if d is None else d for d in dims])
     value = ir.Value(name=TARGET_INPUT, shape=shape, type=ir.TensorType(dtype))
     model.graph.inputs.append(value)

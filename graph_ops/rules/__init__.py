@@ -4,6 +4,8 @@ Importing this package fills the tables of `registry`.
 """
 
 from graph_ops.rules import (
+    activations,
+    arithmetic,
     convolution,
     dense,
     elementwise,
@@ -13,6 +15,8 @@ from graph_ops.rules import (
     reduction,
     resampling,
     shaping,
+    unary,
+    zero,
 )
 from graph_ops.rules.registry import COUPLINGS, GRADIENTS, DuplicateRuleError, coupling, gradient
 
@@ -20,6 +24,8 @@ __all__ = [
     "COUPLINGS",
     "GRADIENTS",
     "DuplicateRuleError",
+    "activations",
+    "arithmetic",
     "convolution",
     "coupling",
     "dense",
@@ -31,4 +37,6 @@ __all__ = [
     "reduction",
     "resampling",
     "shaping",
+    "unary",
+    "zero",
 ]

@@ -64,18 +64,31 @@ def unpick(
     count = indices.size
     if count and np.array_equal(indices, np.arange(count) + indices[0]):
         before = int(indices[0])
-        return crop_or_pad(tape, gradient, [count], [before], [length - count - before], axis)
+        return _pad_axis(tape, gradient, dims, axis, before, length - count - before)
     if np.unique(indices).size == count:
         inverse = np.full(length, count, dtype=np.int64)
         inverse[indices] = np.arange(count)
         if count < length:
-            gradient = crop_or_pad(tape, gradient, [count], [0], [1], axis)
+            gradient = _pad_axis(tape, gradient, dims, axis, 0, 1)
         return tape.op("Gather", gradient, tape.constant(inverse), axis=axis)
     if count * length > MAX_MATRIX_ELEMENTS:
         raise tape.refuse(node, f"it picks {count} of {length} positions, some of them repeatedly")
     matrix = np.zeros((count, length), dtype=np.float32)
     matrix[np.arange(count), indices] = 1
-    return apply_transpose(tape, gradient, dims, axis, matrix)
+    return apply_transpose(tape, gradient, dims, axis, matrix, node.inputs[0])
+
+
+def _pad_axis(
+    tape: BackwardTape,
+    gradient: ir.Value,
+    dims: Sequence[int],
+    axis: int,
+    before: int,
+    after: int,
+) -> ir.Value:
+    ends = np.zeros((2, len(dims)), dtype=np.int64)
+    ends[:, axis] = before, after
+    return crop_or_pad(tape, gradient, dims, ends[0].tolist(), ends[1].tolist(), first_axis=0)
 
 
 def apply_transpose(
@@ -83,7 +96,8 @@ def apply_transpose(
     gradient: ir.Value,
     dims: Sequence[int],
     axis: int,
-    matrix: NDArray[np.generic],
+    matrix: NDArray[np.float32],
+    like: ir.Value | None,
 ) -> ir.Value:
     """Multiply an axis of the gradient by the transpose of `matrix` (outputs, inputs).
 
@@ -92,12 +106,14 @@ def apply_transpose(
         gradient: Tensor of shape `dims`.
         dims: Its shape, −1 for the batch.
         axis: The axis, not negative.
-        matrix: The forward map, in the element type of the gradient.
+        matrix: The forward map.
+        like: A tensor of the gradient's element type.
     """
     rank = len(dims)
+    dtype = like.dtype.numpy() if like is not None and like.dtype is not None else np.float32
     if axis == rank - 1:
-        return tape.op("MatMul", gradient, tape.constant(matrix))
-    transposed = tape.constant(matrix.T)
+        return tape.op("MatMul", gradient, tape.constant(matrix, dtype))
+    transposed = tape.constant(matrix.T, dtype)
     if axis == rank - 2:
         return tape.op("MatMul", transposed, gradient)
     behind = math.prod(dims[axis + 1 :])

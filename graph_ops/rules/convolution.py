@@ -24,7 +24,8 @@ from graph_ops.rules.windows import Windows, crop_or_pad, read_windows, spread_w
 def couple_conv(node: ir.Node, channels: Channels) -> None:
     """The weight's axis 0 makes the output channels; its axis 1 is the input's channels."""
     x, weight = node.inputs[0], node.inputs[1]
-    assert x is not None and weight is not None
+    assert x is not None
+    assert weight is not None
     group = int_of(node, "group", 1)
     name = node_label(node)
     x_labels = channels.axis(x, 1)
@@ -56,7 +57,8 @@ def couple_conv(node: ir.Node, channels: Channels) -> None:
 def couple_conv_transpose(node: ir.Node, channels: Channels) -> None:
     """The weight's axis 0 is the input's channels; axis 1 makes each group's output channels."""
     x, weight = node.inputs[0], node.inputs[1]
-    assert x is not None and weight is not None
+    assert x is not None
+    assert weight is not None
     group = int_of(node, "group", 1)
     name = node_label(node)
     x_labels = channels.axis(x, 1)

@@ -23,7 +23,8 @@ from graph_ops.rules.registry import coupling, gradient
 def couple_gemm(node: ir.Node, channels: Channels) -> None:
     """A (N, K) · B (K, M) + C, either transposed by its attribute."""
     a, b = node.inputs[0], node.inputs[1]
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     a_axes, b_axes = channels.axes(a), channels.axes(b)
     if len(a_axes) != 2 or len(b_axes) != 2:
         channels.freeze_value(a, f"the shape of {node_label(node)!r} is not known")
@@ -55,7 +56,8 @@ def couple_gemm(node: ir.Node, channels: Channels) -> None:
 def couple_matmul(node: ir.Node, channels: Channels) -> None:
     """(…, n, k) · (…, k, m) with NumPy's broadcasting of the leading axes."""
     a, b = node.inputs[0], node.inputs[1]
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     a_dims, b_dims = channels.dims(a), channels.dims(b)
     name = node_label(node)
     if not a_dims or not b_dims:
@@ -130,7 +132,7 @@ def gemm_gradient(
 def matmul_gradient(
     node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
 ) -> Sequence[ir.Value | None]:
-    """dA = dY·Bᵀ and dB = Aᵀ·dY, summed over the leading axes that were repeated.
+    """Gradients dA = dY·Bᵀ and dB = Aᵀ·dY, summed over the leading axes that were repeated.
 
     A vector is a one-row matrix on the left and a one-column matrix on the right.
     """

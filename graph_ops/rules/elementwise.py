@@ -2,6 +2,9 @@
 
 One input: the labels pass. Several: where two of them have the same axis (neither of length 1),
 their channels are the same and are coupled.
+
+The gradients are in `activations`, `arithmetic` and `zero`; here are those of the operators that
+hand their numbers on.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, Dims, Labels
-from graph_ops.graph import node_label
-from graph_ops.rules.registry import coupling
+from graph_ops.engines.tape import BackwardTape
+from graph_ops.graph import constant_array, input_at, node_label
+from graph_ops.rules.registry import coupling, gradient
+from graph_ops.rules.unary import FLOATING, Unary, unary
 
 UNARY = (
     "Abs",
@@ -126,3 +131,34 @@ def broadcast_axes(
                 channels.couple(labelled, other, reason)
         result.append(None if any(m is None for m in meeting) else labelled)
     return result
+
+
+@unary("Identity")
+def identity_gradient(u: Unary) -> ir.Value:
+    """The gradient itself."""
+    return u.g
+
+
+@gradient("Dropout")
+def dropout_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """At inference nothing is dropped."""
+    mode = input_at(node, 2)
+    stored = constant_array(mode)
+    if mode is not None and (stored is None or bool(stored.any())):
+        raise tape.refuse(node, "it is in training mode and drops at random")
+    return [gradients[0]]
+
+
+@gradient("Cast")
+def cast_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """Cast back; a cast from or to integers or booleans passes nothing."""
+    x = node.inputs[0]
+    source = None if x is None else x.dtype
+    target = ir.DataType(node.attributes["to"].as_int())
+    if source not in FLOATING or target not in FLOATING:
+        return [None]
+    return [gradients[0] if source == target else tape.op("Cast", gradients[0], to=source.value)]

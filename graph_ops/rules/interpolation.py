@@ -82,11 +82,11 @@ def _coordinates(
 
 
 def _round(coordinates: NDArray[np.float32], mode: str) -> NDArray[np.float32]:
-    if mode == "floor":
-        return np.floor(coordinates)
-    if mode == "ceil":
-        return np.ceil(coordinates)
     half = np.float32(0.5)
-    if mode == "round_prefer_ceil":
-        return np.floor(coordinates + half)
-    return np.ceil(coordinates - half)
+    rounded = {
+        "floor": np.floor(coordinates),
+        "ceil": np.ceil(coordinates),
+        "round_prefer_floor": np.ceil(coordinates - half),
+        "round_prefer_ceil": np.floor(coordinates + half),
+    }
+    return np.asarray(rounded[mode], dtype=np.float32)

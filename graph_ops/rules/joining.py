@@ -131,7 +131,8 @@ def couple_slice(node: ir.Node, channels: Channels) -> None:
 def couple_gather(node: ir.Node, channels: Channels) -> None:
     """Labels are picked by stored indices, which lose those of dropped channels."""
     x, indices = node.inputs[0], node.inputs[1]
-    assert x is not None and indices is not None
+    assert x is not None
+    assert indices is not None
     axes = channels.axes(x)
     axis = normalized_axis(int_of(node, "axis", 0), len(axes)) if axes else 0
     labels = channels.axis(x, axis)

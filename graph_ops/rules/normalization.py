@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels
-from graph_ops.graph import int_of, node_label, normalized_axis
-from graph_ops.rules.registry import coupling
+from graph_ops.engines.tape import BackwardTape
+from graph_ops.graph import constant_array, float_of, int_of, node_label, normalized_axis
+from graph_ops.rules.registry import coupling, gradient
+from graph_ops.rules.unary import Unary, unary
+
+Gradients = Sequence[ir.Value | None]
 
 
 @coupling("BatchNormalization")
@@ -26,12 +33,141 @@ def couple_batch_normalization(node: ir.Node, channels: Channels) -> None:
     channels.set_axes(node.outputs[0], channels.axes(x))
 
 
+@gradient("BatchNormalization")
+def batch_normalization_gradient(
+    node: ir.Node, gradients: Gradients, tape: BackwardTape
+) -> Gradients:
+    """A factor per channel: scale/√(variance + ε), as [C, 1, …]."""
+    x, scale, _, _, variance = node.inputs[:5]
+    if int_of(node, "training_mode", 0):
+        raise tape.refuse(node, "it is in training mode")
+    _require_stored_parameters(node, tape)
+    shape = [-1, *[1] * (len(tape.dims(x)) - 2)]
+    epsilon = float_of(node, "epsilon", 1e-5)
+    stored_scale, stored_variance = constant_array(scale), constant_array(variance)
+    if stored_scale is not None and stored_variance is not None:
+        deviation = np.sqrt(stored_variance.astype(np.float64) + epsilon)
+        array = (stored_scale.astype(np.float64) / deviation).astype(stored_scale.dtype)
+        factor = tape.constant(array.reshape(shape))
+    else:
+        spread = tape.op("Sqrt", tape.op("Add", variance, tape.scalar(epsilon, like=variance)))
+        factor = tape.op("Reshape", tape.op("Div", scale, spread), tape.ints(shape))
+    return [tape.op("Mul", gradients[0], factor)]
+
+
+def _require_stored_parameters(node: ir.Node, tape: BackwardTape) -> None:
+    """Parameters computed from the activations would need gradients of their own."""
+    if any(tape.needs(v) for v in node.inputs[1:]):
+        raise tape.refuse(node, "its scale, bias or statistics are computed from the activations")
+
+
+@coupling("InstanceNormalization")
+def couple_instance_normalization(node: ir.Node, channels: Channels) -> None:
+    """Scale and bias are vectors over the channels (N, C, …); positions share their moments."""
+    x = node.inputs[0]
+    axes = channels.axes(x)
+    labels = channels.axis(x, 1)
+    name = f"InstanceNormalization {node_label(node)!r}"
+    for vector in node.inputs[1:3]:
+        reason = f"the parameters of {name} are not one number per channel"
+        channels.couple(labels, channels.axis(vector, 0), reason)
+    for other in axes[2:]:
+        channels.freeze(other, f"{name} normalises over it")
+    channels.set_axes(node.outputs[0], axes)
+
+
+@gradient("InstanceNormalization")
+def instance_normalization_gradient(
+    node: ir.Node, gradients: Gradients, tape: BackwardTape
+) -> Gradients:
+    """Moments over the positions of each channel."""
+    _require_stored_parameters(node, tape)
+    x, scale = node.inputs[:2]
+    rank = len(tape.dims(x))
+    per_channel = tape.op("Reshape", scale, tape.ints([-1, *[1] * (rank - 2)]))
+    scaled = tape.op("Mul", gradients[0], per_channel)
+    epsilon = float_of(node, "epsilon", 1e-5)
+    return [_standardized_gradient(tape, x, scaled, range(2, rank), epsilon)]
+
+
+@coupling("LayerNormalization")
+def couple_layer_normalization(node: ir.Node, channels: Channels) -> None:
+    """Everything from `axis` on shares its moments."""
+    x = node.inputs[0]
+    assert x is not None
+    axes = channels.axes(x)
+    first = normalized_axis(int_of(node, "axis", -1), channels.rank(x))
+    for labels in axes[first:]:
+        channels.freeze(labels, f"LayerNormalization {node_label(node)!r} normalises over it")
+    channels.set_axes(node.outputs[0], axes)
+    for moments in node.outputs[1:]:
+        channels.set_axes(moments, [*axes[:first], *[None] * (len(axes) - first)])
+
+
+@gradient("LayerNormalization")
+def layer_normalization_gradient(
+    node: ir.Node, gradients: Gradients, tape: BackwardTape
+) -> Gradients:
+    """Moments over the axes from `axis` on."""
+    _require_stored_parameters(node, tape)
+    if any(g is not None for g in gradients[1:]):
+        raise tape.refuse(node, "its mean or deviation is used as an output")
+    x, scale = node.inputs[:2]
+    rank = len(tape.dims(x))
+    axes = range(normalized_axis(int_of(node, "axis", -1), rank), rank)
+    scaled = tape.op("Mul", gradients[0], scale)
+    return [_standardized_gradient(tape, x, scaled, axes, float_of(node, "epsilon", 1e-5))]
+
+
+def _standardized_gradient(
+    tape: BackwardTape, x: ir.Value | None, g: ir.Value, axes: Sequence[int], epsilon: float
+) -> ir.Value:
+    """Gradient of x̂ = (x − mean)/√(variance + ε): (g − mean(g) − x̂·mean(g·x̂))/√(variance + ε)."""
+    over = tape.ints(list(axes))
+
+    def mean(value: ir.Value | None) -> ir.Value:
+        return tape.op("ReduceMean", value, over, keepdims=1)
+
+    centred = tape.op("Sub", x, mean(x))
+    variance = mean(tape.op("Mul", centred, centred))
+    deviation = tape.op("Sqrt", tape.op("Add", variance, tape.scalar(epsilon, like=x)))
+    standardized = tape.op("Div", centred, deviation)
+    along = tape.op("Mul", standardized, mean(tape.op("Mul", g, standardized)))
+    rest = tape.op("Sub", tape.op("Sub", g, mean(g)), along)
+    return tape.op("Div", rest, deviation)
+
+
 @coupling("LRN")
 def couple_lrn(node: ir.Node, channels: Channels) -> None:
     """Each channel is divided by its neighbours' energy: taking one out changes the others."""
     x = node.inputs[0]
     channels.freeze(channels.axis(x, 1), f"LRN {node_label(node)!r} mixes neighbouring channels")
     channels.set_axes(node.outputs[0], channels.axes(x))
+
+
+@unary("LRN")
+def lrn_gradient(u: Unary) -> ir.Value:
+    """With s = bias + α/size·W·x², y = x·s^(−β): g·s^(−β) − 2βα/size·x·Wᵀ(g·y/s).
+
+    W[j, i] = 1 where channel i is in the window of channel j: ⌊(size−1)/2⌋ before it and
+    ⌈(size−1)/2⌉ after it, clipped at the borders. W is applied by a 1×1 convolution.
+    """
+    rank = len(u.tape.dims(u.x))
+    channel_count = u.tape.spatial(u.x, start=1)[0]
+    size = int_of(u.node, "size", 1)
+    alpha, beta = float_of(u.node, "alpha", 1e-4), float_of(u.node, "beta", 0.75)
+    bias = float_of(u.node, "bias", 1.0)
+    dtype = u.x.dtype.numpy() if u.x.dtype is not None else np.dtype(np.float32)
+    ahead = np.arange(channel_count) - np.arange(channel_count)[:, None]
+    window = (ahead >= -((size - 1) // 2)) & (ahead <= size // 2)
+    matrix = (window * (alpha / size)).reshape(channel_count, channel_count, *[1] * (rank - 2))
+    biases = u.tape.constant(np.full(channel_count, bias, dtype))
+    squares = u.op("Mul", u.x, u.x)
+    energy = u.op("Conv", squares, u.tape.constant(matrix.astype(dtype)), biases)
+    direct = u.times(u.op("Pow", energy, -beta))
+    backward = u.tape.constant((2.0 * beta * np.swapaxes(matrix, 0, 1)).astype(dtype))
+    cross = u.op("Conv", u.op("Div", u.times(u.y), energy), backward)
+    return u.op("Sub", direct, u.op("Mul", u.x, cross))
 
 
 @coupling("Softmax", "LogSoftmax", "Hardmax", since=13)
@@ -55,3 +191,21 @@ def couple_flat_softmax(node: ir.Node, channels: Channels) -> None:
     for labels in channels.axes(x)[axis:]:
         channels.freeze(labels, reason)
     channels.set_axes(node.outputs[0], channels.axes(x))
+
+
+@gradient("Softmax", since=13)
+def softmax_gradient(node: ir.Node, gradients: Gradients, tape: BackwardTape) -> Gradients:
+    """y·(g − Σ g·y), the sum along the axis."""
+    y = node.outputs[0]
+    axis = int_of(node, "axis", -1)
+    total = tape.sum_over(tape.op("Mul", gradients[0], y), [axis], keep_dims=True)
+    return [tape.op("Mul", y, tape.op("Sub", gradients[0], total))]
+
+
+@gradient("LogSoftmax", since=13)
+def log_softmax_gradient(node: ir.Node, gradients: Gradients, tape: BackwardTape) -> Gradients:
+    """Of log-probabilities y: g − eʸ·Σ g, the sum along the axis."""
+    g = gradients[0]
+    assert g is not None
+    total = tape.sum_over(g, [int_of(node, "axis", -1)], keep_dims=True)
+    return [tape.op("Sub", g, tape.op("Mul", tape.op("Exp", node.outputs[0]), total))]

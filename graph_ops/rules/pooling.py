@@ -64,13 +64,19 @@ def global_max_pool_gradient(
 def _scatter(
     tape: BackwardTape, x: ir.Value, indices: ir.Value, gradient: ir.Value, can_overlap: bool
 ) -> ir.Value:
-    """The gradient at MaxPool's indices, which count all N·C·spatial elements of its input."""
+    """The gradient at MaxPool's indices, which count all N·C·spatial elements of its input.
+
+    Half precision is added up in float32: ONNX Runtime's CPU kernel knows no other way.
+    """
     flat = tape.ints([-1])
     dtype = x.dtype or ir.DataType.FLOAT
+    is_half = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    if is_half:
+        gradient = tape.op("Cast", gradient, to=int(ir.DataType.FLOAT))
     zeros = tape.op(
         "ConstantOfShape",
         tape.op("Reshape", tape.op("Size", x), flat),
-        value=ir.tensor([0.0], dtype=dtype),
+        value=ir.tensor([0.0], dtype=ir.DataType.FLOAT if is_half else dtype),
     )
     scattered = tape.op(
         "ScatterElements",
@@ -80,6 +86,8 @@ def _scatter(
         axis=0,
         reduction="add" if can_overlap else "none",
     )
+    if is_half:
+        scattered = tape.op("Cast", scattered, to=int(dtype))
     return tape.reshape_like(scattered, x)
 
 

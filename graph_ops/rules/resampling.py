@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.channels import Channels
+from graph_ops.channels import Channels, Labels
 from graph_ops.edits import SpellCount
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import (
@@ -37,7 +37,7 @@ def couple_resize(node: ir.Node, channels: Channels) -> None:
     sizes_index = 3 if node.op_type == "Resize" else -1
     sizes = input_at(node, sizes_index) if sizes_index >= 0 else None
     resized = int_list_of(node, "axes", range(len(axes)))
-    passed = []
+    passed: list[Labels | None] = []
     for axis, labels in enumerate(axes):
         is_kept = dims is not None and out_dims is not None and dims[axis] == out_dims[axis]
         if labels is not None and not is_kept:
@@ -105,6 +105,8 @@ def resize_gradient(
     x, g = node.inputs[0], gradients[0]
     if x is None or g is None:
         return []
+    if string_of(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise tape.refuse(node, "its keep_aspect_ratio_policy is not stretch")
     dims, out_dims = dims_for_reshape(tape, x), dims_for_reshape(tape, node.outputs[0])
     scales = _scales(node, tape, dims, out_dims)
     matrices: dict[int, NDArray[np.float32]] = {}
@@ -118,8 +120,7 @@ def resize_gradient(
         return [_sum_blocks(tape, g, factors, like=x)]
     present = list(out_dims)
     for axis, matrix in matrices.items():
-        dtype = (x.dtype or ir.DataType.FLOAT).numpy()
-        g = apply_transpose(tape, g, present, axis, matrix.astype(dtype))
+        g = apply_transpose(tape, g, present, axis, matrix, like=x)
         present[axis] = dims[axis]
     return [g]
 
@@ -127,18 +128,19 @@ def resize_gradient(
 def _scales(
     node: ir.Node, tape: BackwardTape, dims: Sequence[int], out_dims: Sequence[int]
 ) -> dict[int, np.float32]:
-    """Scale of each resized axis, as ONNX Runtime has it: given, or the quotient of the sizes."""
+    """Scale of each resized axis, as ONNX Runtime has it: given, or the quotient of the sizes.
+
+    Sizes name the batch too, which they cannot change.
+    """
     rank = len(dims)
     axes = [normalized_axis(a, rank) for a in int_list_of(node, "axes", range(rank))]
-    if string_of(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise tape.refuse(node, "its keep_aspect_ratio_policy is not stretch")
     given = input_at(node, 2 if node.op_type == "Resize" else 1)
     scales = constant_array(given)
     if scales is not None and scales.size:
         return {a: np.float32(s) for a, s in zip(axes, scales.reshape(-1), strict=True)}
     if input_at(node, 3) is None:
         raise tape.refuse(node, "its scales are computed at run time")
-    return {a: np.float32(out_dims[a]) / np.float32(dims[a]) for a in axes}
+    return {a: np.float32(out_dims[a]) / np.float32(dims[a]) for a in axes if dims[a] > 0}
 
 
 def _repetitions(matrices: dict[int, NDArray[np.float32]], rank: int) -> list[int] | None:

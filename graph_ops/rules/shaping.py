@@ -1,4 +1,4 @@
-"""Operators that change the shape and not the numbers: Reshape and its relatives, Transpose, Expand.
+"""Operators that change the shape, not the numbers: Reshape and its relatives, Transpose, Expand.
 
 A reshape is read as groups of adjacent axes with equal products. Within a group that holds one
 labelled axis, the labels are spread over the group's elements; an output axis can carry them when
@@ -25,6 +25,7 @@ from graph_ops.graph import (
     normalized_axis,
 )
 from graph_ops.rules.registry import coupling
+from graph_ops.rules.unary import Unary, unary
 
 
 @coupling("Flatten")
@@ -202,6 +203,12 @@ def couple_unsqueeze(node: ir.Node, channels: Channels) -> None:
     channels.set_axes(node.outputs[0], axes)
 
 
+@unary("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape_gradient(u: Unary) -> ir.Value:
+    """The numbers stay in order: back to the input's shape."""
+    return u.tape.reshape_like(u.g, u.x)
+
+
 @coupling("Transpose")
 def couple_transpose(node: ir.Node, channels: Channels) -> None:
     """Axes are permuted (reversed when `perm` is not given)."""
@@ -210,11 +217,20 @@ def couple_transpose(node: ir.Node, channels: Channels) -> None:
     channels.set_axes(node.outputs[0], [axes[p] for p in perm] if axes else [])
 
 
+@unary("Transpose")
+def transpose_gradient(u: Unary) -> ir.Value:
+    """The inverse permutation."""
+    rank = len(u.tape.dims(u.x))
+    perm = int_list_of(u.node, "perm", range(rank - 1, -1, -1))
+    return u.tape.op("Transpose", u.g, perm=[perm.index(axis) for axis in range(rank)])
+
+
 @coupling("Expand")
 def couple_expand(node: ir.Node, channels: Channels) -> None:
     """Channels pass where the axis is not repeated; a repeated single channel makes copies."""
     x, shape = node.inputs[0], node.inputs[1]
-    assert x is not None and shape is not None
+    assert x is not None
+    assert shape is not None
     axes, dims = channels.axes(x), channels.dims(x)
     out_dims, numbers = channels.dims(node.outputs[0]), constant_ints(shape)
     if dims is None or out_dims is None:
@@ -234,6 +250,12 @@ def couple_expand(node: ir.Node, channels: Channels) -> None:
         if out[axis] is not None and numbers is not None and element >= 0 and numbers[element] > 1:
             channels.edit(SpellCount(node, 1, element, out[axis]))  # type: ignore[arg-type]
     channels.set_axes(node.outputs[0], out)
+
+
+@unary("Expand")
+def expand_gradient(u: Unary) -> ir.Value:
+    """Copies add up."""
+    return u.tape.unbroadcast(u.g, u.x, u.y)
 
 
 @coupling("Shape", "Size")

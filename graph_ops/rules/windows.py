@@ -206,7 +206,8 @@ def crop_or_pad(
     Args:
         tape: Where nodes are written.
         value: Any tensor.
-        lengths: Present length of each axis from `first_axis` on.
+        lengths: Present length of every axis from `first_axis` to the last; only those that are
+            cut at the end have to be known.
         before: Change in front of each of these axes.
         after: Change behind each of these axes.
         first_axis: Axis the first numbers are for.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from service.api.models import delete_upload
 from service.api.schemas import BundleView, UploadView
-from service.api.upload_docs import upload_responses, upload_body
+from service.api.upload_docs import upload_body, upload_responses
 from service.multipart import FilePart
 from service.services import Services, ServicesDep
 from service.storage import Kind, StoredUpload

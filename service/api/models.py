@@ -8,7 +8,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Request, Response
 
 from service.api.schemas import ModelView, UploadView
-from service.api.upload_docs import upload_responses, upload_body
+from service.api.upload_docs import upload_body, upload_responses
 from service.multipart import FilePart
 from service.problems import Problem
 from service.services import Services, ServicesDep

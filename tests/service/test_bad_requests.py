@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +71,7 @@ TABLE = [
         "too many parts",
         413,
         "too_many_parts",
-        send=raw(b"".join(PART.replace(b'"model"', b'"p"') for _ in range(3)), "multipart/form-data; boundary=x"),
+        send={"files": {**BOTH, **text(options="{}", model_id=ID, bundle_id=ID)}},
     ),
     Bad("model and id", 422, "parts_conflict", send={"files": {**BOTH, **text(model_id=ID)}}),
     Bad("empty model", 422, "upload_empty", send={"files": {**BOTH, "model": ("m", b"")}}),
@@ -114,10 +115,7 @@ TABLE = [
 
 @pytest.mark.parametrize("bad", TABLE, ids=lambda bad: f"{bad.name}: {bad.code}")
 def test_bad_request_gets_its_problem(server: Server, bad: Bad) -> None:
-    send = dict(bad.send)
-    if bad.name == "too many parts":
-        send["content"] = b"--x--" if False else send["content"] * 4
-    response = server.client.request(bad.method, bad.url, **send)
+    response = server.client.request(bad.method, bad.url, **bad.send)
     assert_problem(response, bad.status, bad.code)
 
 
@@ -132,9 +130,9 @@ def test_an_upload_that_stands_still_is_given_up(server: Server) -> None:
             b"POST /v1/bundles HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nsome bytes"
         )
         connection.settimeout(20)
-        answer = connection.recv(65536)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"upload_stalled" in answer or b"problem+json" in answer
+    assert b"upload_stalled" in answer
 
 
 def test_a_client_that_goes_away_in_an_upload_leaves_nothing(server: Server) -> None:
@@ -142,11 +140,9 @@ def test_a_client_that_goes_away_in_an_upload_leaves_nothing(server: Server) -> 
         connection.sendall(
             b"POST /v1/bundles HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome bytes"
         )
-    server.client.get("/healthz")
-    end = 100
-    while end and list((server.data_dir / "tmp").iterdir()):
-        server.client.get("/healthz")
-        end -= 1
+    end = time.monotonic() + 5
+    while list((server.data_dir / "tmp").iterdir()) and time.monotonic() < end:
+        time.sleep(0.02)
     assert list((server.data_dir / "tmp").iterdir()) == []
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from graph_ops import errors
 from service.child import ProgressWriter, run
-from service.runner import ProgressReport
-from service.storage import write_json
+from service.files import write_json
+from service.protocol import ProgressReport
 
 
 def act(line: str, workdir: Path, progress: ProgressWriter) -> None:
@@ -40,7 +40,7 @@ def act(line: str, workdir: Path, progress: ProgressWriter) -> None:
         bytearray(2**62)
     elif word == "sleep":
         progress(ProgressReport("sleeping", 1, 4, argument))
-        time.sleep(float(argument))
+        time.sleep(float(argument.split()[0]))
     elif word == "family":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         progress(ProgressReport("family", 1, 1))

@@ -64,11 +64,12 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path, **settings: object) -> Iterator[Server]:
+def running_server(folder: Path, until: str = "/readyz", **settings: object) -> Iterator[Server]:
     """`python -m service` with these settings, ready; stopped at the end by its pid.
 
     Args:
         folder: Holds the data folder and the log; a second server may go on with it.
+        until: Path that answers 200 when the server is to be handed out.
         settings: Environment variables, in lower case.
     """
     data_dir, log_path = folder / "data", folder / "server.log"
@@ -92,7 +93,7 @@ def running_server(folder: Path, **settings: object) -> Iterator[Server]:
     try:
         url = _wait_for_address(process, log_path, start)
         with httpx.Client(base_url=url, timeout=60) as client:
-            _wait_until_ready(client, log_path)
+            _wait_until_ready(client, until, log_path)
             yield Server(url, client, process, data_dir, log_path)
     finally:
         if process.poll() is None:
@@ -114,10 +115,10 @@ def _wait_for_address(process: subprocess.Popen[bytes], log_path: Path, start: i
     raise AssertionError(f"the server did not start:\n{log_path.read_text()}")
 
 
-def _wait_until_ready(client: httpx.Client, log_path: Path) -> None:
+def _wait_until_ready(client: httpx.Client, path: str, log_path: Path) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
-        response = client.get("/readyz")
+        response = client.get(path)
         if response.status_code == 200:
             return
         time.sleep(0.05)

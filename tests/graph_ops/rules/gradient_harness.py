@@ -17,6 +17,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
+import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -24,6 +25,9 @@ from onnx.reference import ReferenceEvaluator
 from graph_ops.canonical import scoring_copy
 from graph_ops.channels import Dims
 from graph_ops.engines.backward import append_backward
+from graph_ops.engines.tape import BackwardTape
+from graph_ops.errors import GradientError
+from graph_ops.rules import GRADIENTS
 
 LOSS = "harness_loss"
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
@@ -81,11 +85,11 @@ def check_gradient(spec: GradientSpec) -> None:
     """Assert that the backward graph of a spec agrees with finite differences."""
     random = np.random.default_rng(abs(hash_name(spec.name)))
     model = build_model(spec, random)
-    forward, backward = _with_loss_and_gradients(spec, model, random)
+    forward, backward = with_loss_and_gradients(spec, model, random)
     feeds = {name: _draw(spec, name, shape, random) for name, shape in spec.inputs.items()}
     wanted = list(spec.wanted or spec.inputs)
-    session = _session(backward)
-    loss, *gradients = session.run([LOSS, *(_gradient_name(w) for w in wanted)], feeds)
+    session = open_session(backward)
+    loss, *gradients = session.run([LOSS, *(gradient_name(w) for w in wanted)], feeds)
     evaluate = _evaluator(spec, forward)
     np.testing.assert_allclose(
         evaluate(feeds), loss, rtol=1e-3, atol=1e-3, err_msg="the reference disagrees about x"
@@ -107,6 +111,20 @@ def check_gradient(spec: GradientSpec) -> None:
                 f"{spec.name}: gradient of {name} is off by {error.max():.2e}: "
                 f"{products.sum(axis=1)} instead of {measured}"
             )
+
+
+def check_refusal(spec: GradientSpec) -> None:
+    """Assert that the rule of a spec's only node says that it does not apply."""
+    copy = scoring_copy(build_model(spec), {n: tuple(s[1:]) for n, s in spec.inputs.items()})
+    node = next(iter(copy.model.graph))
+    opset = copy.model.graph.opset_imports[""]
+    wanted: list[ir.Value] = [*copy.model.graph.inputs, *node.outputs]
+    tape = BackwardTape(copy.model.graph, copy.shapes, frozenset(wanted), opset)
+    rule = GRADIENTS.find(node.domain, node.op_type, opset)
+    assert rule is not None
+    with pytest.raises(GradientError) as caught:
+        rule(node, [node.outputs[0]], tape)
+    assert caught.value.details["op_type"] == node.op_type
 
 
 def hash_name(name: str) -> int:
@@ -136,7 +154,7 @@ def build_model(spec: GradientSpec, random: np.random.Generator | None = None) -
     return ir.from_proto(proto)
 
 
-def _with_loss_and_gradients(
+def with_loss_and_gradients(
     spec: GradientSpec, model: ir.Model, random: np.random.Generator
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The scoring copy with a loss [N], without and with its backward graph."""
@@ -161,7 +179,7 @@ def _with_loss_and_gradients(
     for value in wanted:
         assert value in gradients, f"no gradient for {value.name}"
         named = _append(graph, "Identity", gradients[value], dtype=value.dtype)
-        named.name = _gradient_name(str(value.name))
+        named.name = gradient_name(str(value.name))
         named.shape = value.shape
         graph.outputs.append(named)
     backward = ir.to_proto(copy.model)
@@ -174,8 +192,8 @@ def _append_loss(
 ) -> ir.Value:
     dims = shapes.get(str(output.name))
     assert dims is not None, f"the shape of {output.name} is not known"
-    assert all(d is not None for d in dims[1:]), f"the shape of {output.name} is {dims}"
-    shape = (1, *dims[1:])
+    shape = (1, *(d for d in dims[1:] if d is not None))
+    assert len(shape) == len(dims), f"the shape of {output.name} is {dims}"
     weights = random.uniform(0.5, 1.5, shape) * random.choice([-1, 1], shape)
     factor = _store(graph, f"harness_weights_{output.name}", weights.astype(np.float32))
     product = _append(graph, "Mul", output, factor)
@@ -214,7 +232,8 @@ def _store(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     return value
 
 
-def _gradient_name(name: str) -> str:
+def gradient_name(name: str) -> str:
+    """Output that holds the gradient of a value."""
     return f"harness_gradient_of_{name}"
 
 
@@ -244,9 +263,10 @@ def _evaluator(spec: GradientSpec, forward: onnx.ModelProto) -> Any:
 
         def evaluate(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
             doubles = {n: np.asarray(a, dtype=np.float64) for n, a in feeds.items()}
-            return np.asarray(reference.run([LOSS], doubles)[0], dtype=np.float64)
+            (loss,) = reference.run([LOSS], doubles)
+            return np.asarray(loss, dtype=np.float64)
     else:
-        session = _session(forward)
+        session = open_session(forward)
 
         def evaluate(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
             floats = {n: np.asarray(a, dtype=np.float32) for n, a in feeds.items()}
@@ -281,7 +301,8 @@ def _double_tensor(tensor: onnx.TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A single-threaded ONNX Runtime session on the CPU."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
