@@ -62,9 +62,7 @@ format: setup ## Rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 bench: setup ## Run every benchmark in benchmarks/
-	@for benchmark in benchmarks/bench_*.py; do \
-		echo "== $$benchmark"; PYTHONPATH=. $(BIN)/python "$$benchmark"; \
-	done
+	@$(BIN)/python -m benchmarks
 
 smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT)
 	@scripts/smoke.sh '$(URL)'

@@ -110,7 +110,11 @@ def _set_input_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ..
 
 
 def _clear_inferred_shapes(model: ir.Model) -> None:
-    """Forget shapes of computed values, which may be symbolic where the data is not."""
+    """Forget what was known of computed values: the converter leaves old types, and shapes may be
+    symbolic where the data is not.
+    """
     for node in model.graph:
         for output in node.outputs:
             output.shape = None
+            if not output.is_graph_output():
+                output.type = None

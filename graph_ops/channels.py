@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from graph_ops.edits import Edit, SpellCount
 from graph_ops.graph import constant_dims, is_root_constant, node_label
-from graph_ops.shape_arithmetic import AxisLength, StoredElement, elements_of
+from graph_ops.shape_arithmetic import AxisLength, Element, StoredElement, elements_of
 
 Labels = NDArray[np.int64]
 Dims = tuple[int | None, ...]
@@ -82,6 +82,7 @@ class Channels:
     def __init__(self, model: ir.Model, shapes: Mapping[str, Dims]) -> None:
         self.model = model
         self.shapes = shapes
+        self._ranks = {name: len(dims) for name, dims in shapes.items()}
         self.opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))
         self.convolutions: list[Convolution] = []
         self.costs: list[CostItem] = []
@@ -90,6 +91,7 @@ class Channels:
         """(node, input index, axis) where an operator contracts a channel axis."""
         self.unknown_cost: list[ir.Node] = []
         self._count = 0
+        self._is_sealed = False
         self._labels: dict[ir.Value, list[Labels | None]] = {}
         self._couplings: list[tuple[Labels, Labels]] = []
         self._frozen: list[tuple[Labels, str]] = []
@@ -115,7 +117,7 @@ class Channels:
             return []
         if value not in self._labels:
             dims = self.dims(value) or ()
-            if is_root_constant(value):
+            if is_root_constant(value) and not self._is_sealed:
                 self._labels[value] = [self.fresh(d) if d and d > 1 else None for d in dims]
             else:
                 self._labels[value] = [None] * len(dims)
@@ -139,9 +141,15 @@ class Channels:
         return labels
 
     def set_axes(self, value: ir.Value | None, axes: Sequence[Labels | None]) -> None:
-        """Give an output its labels; axes of length 1 carry none (they broadcast)."""
+        """Give an output its labels; axes of length 1 carry none (they broadcast).
+
+        A channel that is all there is of an axis has to stay.
+        """
         if value is None:
             return
+        for labels in axes:
+            if labels is not None and labels.size == 1:
+                self.freeze(labels, f"it is the only channel of {value.name!r}")
         self._labels[value] = [a if a is not None and a.size > 1 else None for a in axes]
 
     def couple(self, a: Labels | None, b: Labels | None, reason: str) -> None:
@@ -162,8 +170,11 @@ class Channels:
             self._frozen.append((labels, reason))
 
     def freeze_value(self, value: ir.Value | None, reason: str) -> None:
-        """Freeze every axis of a value."""
-        if value is None or (is_root_constant(value) and value not in self._labels):
+        """Freeze every axis of a value (a stored one that nobody else reads has no channels)."""
+        if value is None:
+            return
+        is_private = len(value.uses()) <= 1 and not value.is_graph_output()
+        if is_private and is_root_constant(value) and value not in self._labels:
             return
         for labels in self.axes(value):
             self.freeze(labels, reason)
@@ -182,18 +193,49 @@ class Channels:
         """Record that the node sums over an axis of its input, so that zeros there vanish."""
         self.consumers.append((node, index, axis))
 
+    def elements(self, node: ir.Node, source: int) -> list[Element] | None:
+        """Origin of each element of the integer vector at a node's input."""
+        return elements_of(node, source, self._ranks)
+
+    def freeze_lengths(
+        self, node: ir.Node, source: int, axes: Sequence[Labels | None], reason: str
+    ) -> None:
+        """Freeze axes whose length a run-time shape reads for an axis that cannot follow.
+
+        Args:
+            node: The node that reads the shape.
+            source: Index of the input.
+            axes: Labels of the axes the shape describes, aligned right.
+            reason: Why a length that is used otherwise may not change.
+        """
+        elements = self.elements(node, source) or []
+        for position, element in enumerate(elements, len(axes) - len(elements)):
+            if not isinstance(element, AxisLength):
+                continue
+            found = self.axis(element.value, element.axis)
+            target = axes[position] if position >= 0 else None
+            if found is not None and (target is None or target.shape != found.shape):
+                self.freeze(found, reason)
+
+    def classes_among(self, labels: Labels) -> int:
+        """How many of these labels are kept apart by the couplings collected so far."""
+        return int(np.unique(self._components()[1][labels]).size)
+
     def follows(self, node: ir.Node, source: int, element: int, labels: Labels) -> bool:
         """Whether a computed number tracks these channels: element of a run-time shape vector.
 
-        A length read from an axis with the same labels follows by itself; a stored number that is
+        A length read from an axis follows by itself, and couples the two; a stored number that is
         joined into the vector is recorded as an edit; −1 is worked out by the runtime.
         """
-        ranks = {name: len(dims) for name, dims in self.shapes.items()}
-        elements = elements_of(node, source, ranks)
+        elements = self.elements(node, source)
         origin = elements[element] if elements is not None and element < len(elements) else None
         if isinstance(origin, AxisLength):
             found = self.axis(origin.value, origin.axis)
-            return found is not None and np.array_equal(found, labels)
+            if found is None or found.shape != labels.shape:
+                return False
+            if not np.array_equal(found, labels):
+                self.couple(found, labels, "one is as long as the other")
+            return True
         if isinstance(origin, StoredElement):
             if origin.number > 0:
                 self.edit(SpellCount(origin.node, origin.source, origin.element, labels))
@@ -201,7 +243,23 @@ class Channels:
         return False
 
     def classes(self) -> ChannelClasses:
-        """The connected components of the label graph."""
+        """The connected components of the label graph; no labels can be made afterwards."""
+        self._is_sealed = True
+        count, class_of = self._components()
+        reason_index = np.full(count, -1, dtype=np.int64)
+        for index, (labels, _) in enumerate(self._frozen):
+            touched = np.unique(class_of[labels])
+            reason_index[touched[reason_index[touched] < 0]] = index
+        return ChannelClasses(
+            channels=self,
+            class_of=class_of,
+            count=count,
+            reason_index=reason_index,
+            reasons=[reason for _, reason in self._frozen],
+        )
+
+    def _components(self) -> tuple[int, NDArray[np.int64]]:
+        """Number of classes, and the class of every label."""
         pairs = self._couplings
         rows = np.concatenate([a for a, _ in pairs]) if pairs else np.empty(0, np.int64)
         columns = np.concatenate([b for _, b in pairs]) if pairs else np.empty(0, np.int64)
@@ -209,17 +267,7 @@ class Channels:
             (np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(self._count, self._count)
         )
         count, class_of = connected_components(graph, directed=False)
-        reason_index = np.full(count, -1, dtype=np.int64)
-        for index, (labels, _) in enumerate(self._frozen):
-            touched = np.unique(class_of[labels])
-            reason_index[touched[reason_index[touched] < 0]] = index
-        return ChannelClasses(
-            channels=self,
-            class_of=class_of.astype(np.int64),
-            count=int(count),
-            reason_index=reason_index,
-            reasons=[reason for _, reason in self._frozen],
-        )
+        return int(count), class_of.astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def set_constant_input(node: ir.Node, index: int, array: NDArray[np.generic]) ->
         and old.is_initializer()
         and len(old.uses()) == 1
         and not old.is_graph_input()
+        and not old.is_graph_output()
     )
     if is_private:
         assert old is not None
@@ -114,6 +115,32 @@ class SpellCount:
         array = array.copy()
         array.reshape(-1)[self.element if self.element is not None else 0] = count
         set_constant_input(node, self.source, array)
+
+
+@dataclass(frozen=True)
+class SpellAxes:
+    """The axes of a Squeeze that takes every axis of length 1, which one of channels may become.
+
+    Attributes:
+        node: The Squeeze node.
+        axes: The axes it takes.
+        labels: Channels of an axis that stays.
+        as_attribute: Whether this opset writes the axes as an attribute.
+    """
+
+    node: ir.Node
+    axes: tuple[int, ...]
+    labels: Labels
+    as_attribute: bool
+
+    def apply(self, node: ir.Node, keep: Keep) -> None:
+        """Name the axes once a single channel is left."""
+        if int(keep(self.labels).sum()) > 1:
+            return
+        if self.as_attribute:
+            node.attributes["axes"] = ir.AttrInt64s("axes", self.axes)
+        else:
+            set_constant_input(node, 1, np.asarray(self.axes, dtype=np.int64))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,13 @@ def _trace(node: ir.Node, source: int, ranks: dict[str, int], depth: int) -> lis
     producer = value.producer()
     if producer is None or producer.domain not in ("", "ai.onnx"):
         return None
+    elements = _computed(producer, ranks, depth)
+    if elements is not None and (len(value.uses()) > 1 or value.is_graph_output()):
+        return [_read_only(e) for e in elements]
+    return elements
+
+
+def _computed(producer: ir.Node, ranks: dict[str, int], depth: int) -> list[Element] | None:
     match producer.op_type:
         case "Concat":
             parts: list[Element] = []
@@ -73,8 +80,7 @@ def _trace(node: ir.Node, source: int, ranks: dict[str, int], depth: int) -> lis
                 parts += part
             return parts
         case "Cast" | "Identity" | "Unsqueeze" | "Squeeze":
-            inner = _trace(producer, 0, ranks, depth + 1)
-            return None if inner is None else [_read_only(e) for e in inner]
+            return _trace(producer, 0, ranks, depth + 1)
         case "Shape":
             return _shape_elements(producer, ranks)
         case "Gather":
@@ -93,8 +99,13 @@ def _trace(node: ir.Node, source: int, ranks: dict[str, int], depth: int) -> lis
 
 
 def _read_only(element: Element) -> Element:
-    """A stored number that is read through another operator is not rewritten in place."""
-    return element if isinstance(element, AxisLength) else None
+    """A stored count that others read too, or that is picked from many, is not rewritten.
+
+    Numbers that are no counts (-1) need no rewriting.
+    """
+    if isinstance(element, StoredElement) and element.number > 0:
+        return None
+    return element
 
 
 def _shape_elements(producer: ir.Node, ranks: dict[str, int]) -> list[Element] | None:

@@ -10,8 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly python=.venv/bin/python
 readonly example=examples/digits
 readonly output=demo-output
-# Other options for the run: OPTIONS='{"target":{"filters":8}}' make demo
-readonly options=${OPTIONS:-'{"target":{"max_macs_ratio":0.9}}'}
+# Other options for the run: OPTIONS='{"target":{"max_macs_ratio":0.8}}' make demo
+readonly options=${OPTIONS:-'{"target":{"filters":8}}'}
 readonly start_seconds=60
 
 work=$(mktemp -d)
@@ -51,7 +51,9 @@ fetch() {
 }
 
 start_server() {
-    # Port 0 takes a free one, which the log names: no race for it.
+    # Port 0 takes a free one, which the log names: no race for it. The log is there before the
+    # server's process is, which opens it in its own time.
+    : >"$work/server.log"
     HOST=127.0.0.1 PORT=0 DATA_DIR="$work/data" LOG_LEVEL=info \
         "$python" -m service >"$work/server.log" 2>&1 &
     server=$!

@@ -9,101 +9,28 @@ before it counts as succeeded. Jobs that a stopped server leaves unfinished end 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
-import re
-import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from pydantic import BaseModel, Field, ValidationError
 
 from service.children import Children
-from service.files import read_json, remove, sync_folder, write_json
+from service.files import remove
 from service.metrics import Metrics
 from service.problems import Problem
 from service.protocol import ProgressReport
+from service.records import Failure, Job, JobRecords, JobState, ResultFile
 from service.runner import ChildFailure
 from service.storage import Kind, Storage, now
 
-_ID = re.compile(r"[0-9a-f]{32}")
 _RETRY_AFTER_S = 15
-_RESULTS_LIMIT_BYTES = 2**16
 
 log = logging.getLogger("service.jobs")
-
-
-class JobState(StrEnum):
-    """Where a job stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the job is over."""
-        return self not in (JobState.QUEUED, JobState.RUNNING)
-
-
-class Failure(BaseModel):
-    """Why a job gave no result, as a problem's parts."""
-
-    code: str
-    detail: str
-    members: dict[str, Any] = Field(default_factory=dict)
-
-
-class ResultFile(BaseModel):
-    """A file a job left."""
-
-    name: str
-    sha256: str
-    size_bytes: int
-    media_type: str
-
-
-class Job(BaseModel):
-    """The record of a job."""
-
-    id: str
-    state: JobState
-    model_id: str
-    bundle_id: str
-    filename: str
-    """File name of the uploaded model."""
-    options: dict[str, Any]
-    times: dict[JobState, str]
-    """When each state was entered."""
-    failure: Failure | None = None
-    results: dict[str, ResultFile] = Field(default_factory=dict)
-    """`model`, `report` and `scores` of a job that succeeded."""
-    progress: ProgressReport | None = None
-
-    @property
-    def instance(self) -> str:
-        """The job's path."""
-        return f"/v1/jobs/{self.id}"
-
-    def problem(self) -> Problem | None:
-        """The problem a failed or cancelled job is; None for other jobs."""
-        if self.failure is None:
-            return None
-        failure = self.failure
-        problem = Problem.from_parts(failure.code, failure.detail, failure.members)
-        problem.instance = self.instance
-        problem.members["job_id"] = self.id
-        return problem
 
 
 @dataclass
@@ -126,6 +53,7 @@ class Jobs:
         self, storage: Storage, children: Children, metrics: Metrics, places: int, max_queued: int
     ) -> None:
         self._storage = storage
+        self._records = JobRecords(storage)
         self._children = children
         self._metrics = metrics
         self._places = places
@@ -200,7 +128,7 @@ class Jobs:
         # Counted as waiting from here on, so that two requests do not take the last place.
         self._active[job_id] = _Active(job)
         try:
-            await anyio.to_thread.run_sync(self._create, job)
+            await anyio.to_thread.run_sync(self._records.create, job)
         except BaseException:
             del self._active[job_id]
             raise
@@ -214,7 +142,7 @@ class Jobs:
         active = self._active.get(job_id)
         if active is not None:
             return active.job
-        return self._load(job_id) if _ID.fullmatch(job_id) else None
+        return self._records.load(job_id)
 
     def get(self, job_id: str) -> Job:
         """The job of this id.
@@ -230,7 +158,7 @@ class Jobs:
     def page(self, limit: int, before: str | None, state: JobState | None) -> list[Job]:
         """Up to `limit` jobs, newest first, created before the job with the id `before`."""
         found: list[Job] = []
-        for job_id in self._ids_newest_first(before):
+        for job_id in self._records.ids_newest_first(before):
             job = self.find(job_id)
             if job is not None and (state is None or job.state == state):
                 found.append(job)
@@ -280,7 +208,7 @@ class Jobs:
         if not self.get(job_id).state.is_final:
             await self.cancel(job_id)
         self._active.pop(job_id, None)
-        await anyio.to_thread.run_sync(self._storage.delete_job, job_id)
+        await anyio.to_thread.run_sync(self._records.delete, job_id)
 
     def result(self, job: Job, name: str) -> tuple[Path, ResultFile]:
         """A result's file and its description.
@@ -307,7 +235,7 @@ class Jobs:
                 instance=job.instance,
                 results=sorted(job.results),
             )
-        return self._storage.jobs / job.id / result.name, result
+        return self._records.path(job, result), result
 
     def user_of(self, upload_id: str) -> str | None:
         """Id of a job that is not over and needs this model or bundle, or None."""
@@ -323,12 +251,6 @@ class Jobs:
 
     def _count(self, state: str) -> int:
         return sum(active.job.state == state for active in self._active.values())
-
-    def _ids_newest_first(self, before: str | None) -> Iterator[str]:
-        names = {name for name in os.listdir(self._storage.jobs) if _ID.fullmatch(name)}
-        for name in sorted(names, reverse=True):
-            if before is None or name < before:
-                yield name
 
     async def _work(self) -> None:
         """Take jobs from the queue, one after the other, until the server stops."""
@@ -355,7 +277,7 @@ class Jobs:
                 await asyncio.wait({active.child})
                 active.child.result()
                 active.job.results = await anyio.to_thread.run_sync(
-                    self._keep_results, active.job, workdir
+                    self._records.keep_results, active.job, workdir
                 )
             finally:
                 await anyio.to_thread.run_sync(remove, workdir)
@@ -383,31 +305,10 @@ class Jobs:
         bundle = self._storage.get_upload(Kind.BUNDLE, job.bundle_id)
         await self._children.prune(workdir, model.path, bundle.path, job.options, keep)
 
-    def _keep_results(self, job: Job, workdir: Path) -> dict[str, ResultFile]:
-        """Move a child's results into the job's folder, flushed to disk."""
-        names = read_json(workdir / "results.json", _RESULTS_LIMIT_BYTES)
-        model_name = str(names["model"])
-        is_archive = model_name.endswith(".zip")
-        wanted = {
-            "model": ("pruned.zip" if is_archive else "pruned.onnx", _media_type(model_name)),
-            "report": ("report.json", "application/json"),
-            "scores": ("scores.npz", "application/x-npz"),
-        }
-        results = {}
-        folder = self._storage.jobs / job.id
-        for key, (name, media_type) in wanted.items():
-            sha256, size = _digest_and_flush(workdir / name)
-            (workdir / name).rename(folder / name)
-            results[key] = ResultFile(
-                name=name, sha256=sha256, size_bytes=size, media_type=media_type
-            )
-        sync_folder(folder)
-        return results
-
     async def _enter(self, job: Job, state: JobState) -> None:
         job.state = state
         job.times[state] = now()
-        await anyio.to_thread.run_sync(self._save, job)
+        await anyio.to_thread.run_sync(self._records.save, job)
 
     async def _end(
         self,
@@ -422,7 +323,7 @@ class Jobs:
         job.state = state
         job.times[state] = now()
         try:
-            await anyio.to_thread.run_sync(self._save, job)
+            await anyio.to_thread.run_sync(self._records.save, job)
         except OSError:
             log.exception("the end of job %s (%s) could not be recorded", job.id, state)
         else:
@@ -433,38 +334,17 @@ class Jobs:
         log.info("job %s %s %s", job.id, state, failure.code if failure else "")
         active.over.set()
 
-    def _create(self, job: Job) -> None:
-        (self._storage.jobs / job.id).mkdir()
-        self._save(job)
-        sync_folder(self._storage.jobs)
-
-    def _save(self, job: Job) -> None:
-        write_json(self._storage.jobs / job.id / "job.json", job.model_dump(mode="json"))
-
-    def _load(self, job_id: str) -> Job | None:
-        data = read_json(self._storage.jobs / job_id / "job.json")
-        try:
-            return None if data is None else Job.model_validate(data)
-        except ValidationError:
-            log.exception("the record of job %s cannot be read", job_id)
-            return None
-
     def _end_interrupted(self) -> None:
-        for job_id in self._ids_newest_first(None):
-            job = self._load(job_id)
+        for job_id in self._records.ids_newest_first(None):
+            job = self._records.load(job_id)
             if job is None:
-                if not (self._storage.jobs / job_id / "job.json").exists():
-                    self._storage.delete_job(job_id)  # the server died before it was accepted
+                if not self._records.is_accepted(job_id):
+                    self._records.delete(job_id)
             elif not job.state.is_final:
                 job.failure = _interruption()
                 job.state = JobState.FAILED
                 job.times[JobState.FAILED] = now()
-                self._save(job)
-
-
-def new_job_id() -> str:
-    """An id that sorts by the time it was made."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+                self._records.save(job)
 
 
 def _interruption() -> Failure:
@@ -475,16 +355,3 @@ def _interruption() -> Failure:
 
 def _cancellation() -> Failure:
     return Failure(code="job_cancelled", detail="The job was cancelled before it was over.")
-
-
-def _media_type(model_name: str) -> str:
-    return "application/zip" if model_name.endswith(".zip") else "application/octet-stream"
-
-
-def _digest_and_flush(path: Path) -> tuple[str, int]:
-    """sha256 and size of a regular file, which is on disk afterwards."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(fd)
-        return digest, os.fstat(fd).st_size

@@ -80,9 +80,6 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
     "upload_too_large": ProblemType(
         413, "Upload too large", "Send a smaller file, or raise MAX_UPLOAD_BYTES on the server."
     ),
-    "model_too_large": ProblemType(
-        413, "Model too large", "Send a smaller model, or raise MAX_MODEL_BYTES on the server."
-    ),
     "upload_empty": ProblemType(422, "Empty upload", "The file has no bytes; check its path."),
     "upload_stalled": ProblemType(
         408, "Upload stood still", "No bytes came for too long; send the file again."
@@ -191,6 +188,9 @@ LIBRARY_PROBLEMS: dict[str, ProblemType] = {
     ),
     "model_archive": ProblemType(
         422, "Unusable model archive", "Zip exactly one .onnx file and its data files."
+    ),
+    "model_too_large": ProblemType(
+        413, "Model too large", "Send a smaller model, or raise MAX_MODEL_BYTES on the server."
     ),
     "model_run_failed": ProblemType(
         422, "The model does not run", "ONNX Runtime refuses it; `detail` has its words."

@@ -100,8 +100,8 @@ def print_model(facts: dict[str, Any]) -> None:
 def print_channels(channels: dict[str, Any]) -> None:
     """The classes of filters that go together, and what is frozen and why, in two tables."""
     console = _console()
-    blocks = _table("convolutions", "droppable", "MACs each", "parameters each")
-    blocks.title = "Prunable"
+    blocks = _table("convolutions", "classes", "MACs each", "parameters each")
+    blocks.title, blocks.show_lines = "Prunable", True
     for block in channels["blocks"]:
         names = [c["name"] for c in block["convolutions"]] + block["followers"]
         saved = block["saves_per_class"]

@@ -4,7 +4,9 @@ Three identities keep it fast:
 
 * BatchNormalization is folded into its convolution; the convolution's own output is still what is
   scored (see `graph_ops.folding`).
-* Through z = relu(y), Σ y·g_y = Σ z·g_z: only z is kept and Conv+Relu stays one kernel.
+* Through a positively homogeneous operator of one channel, z = relu(y) or pool(y), Euler's identity
+  gives Σ y·g_y = Σ z·g_z: the product is taken as far down as the channel goes alone, Conv+Relu
+  stays one kernel, and a MaxPool below the first convolution is never differentiated.
 * The sum over positions is a GlobalAveragePool of the product (times the number of positions),
   which stays in the runtime's blocked layout; only [N, ΣC] numbers are read back.
 """
@@ -41,11 +43,14 @@ class _Column:
     """Where a tap's numbers lie among those read back.
 
     Attributes:
-        positions: Number of output positions (GlobalAveragePool divides by it).
+        product_positions: Positions of the tensor the product is taken on (GlobalAveragePool
+            divides by their number).
+        positions: Positions of the convolution's output.
         offset: [C] offset of a folded BatchNormalization, or None.
     """
 
     tap: Tap
+    product_positions: int
     positions: int
     offset: Array | None
 
@@ -89,18 +94,21 @@ class StandardEngine:
         folded = fold_batch_normalization(model)
         values = _values(model)
         ys = [values[folded[t.name].name if t.name in folded else t.name] for t in graph.taps]
-        zs = [_through_relu(y) for y in ys]
+        zs = [_follow_channel(y) for y in ys]
         loss = values[graph.loss]
-        tape, gradients = append_backward(model, shapes, loss, [*ys, *zs])
+        offsets = [
+            folded[t.name].offset if graph.gate == "convolution" and t.name in folded else None
+            for t in graph.taps
+        ]
+        shifted = [y for y, offset in zip(ys, offsets, strict=True) if offset is not None]
+        tape, gradients = append_backward(model, shapes, loss, [*zs, *shifted])
         columns, products, sums = [], [], []
-        for tap, y, z in zip(graph.taps, ys, zs, strict=True):
-            if y not in gradients:
+        for tap, y, z, offset in zip(graph.taps, ys, zs, offsets, strict=True):
+            if z not in gradients:
                 raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
-            needs_offset = graph.gate == "convolution" and tap.name in folded
-            offset = folded[tap.name].offset if needs_offset else None
-            positions = math.prod(tape.spatial(y))
-            columns.append(_Column(tap, positions, offset))
-            products.append(_pooled(tape, tape.op("Mul", gradients[z], z), y))
+            counts = (math.prod(tape.spatial(z)), math.prod(tape.spatial(y)))
+            columns.append(_Column(tap, *counts, offset))
+            products.append(_pooled(tape, tape.op("Mul", gradients[z], z), z))
             if offset is not None:
                 sums.append(_pooled(tape, gradients[y], y))
         outputs = [loss, _joined(tape, products, PRODUCT_SUMS)]
@@ -148,12 +156,13 @@ class StandardSession:
         for column in self._columns:
             count = column.tap.filters
             part = products[:, first : first + count].astype(np.float64)
+            part *= column.product_positions
             first += count
             if column.offset is not None:
                 assert sums is not None
-                part -= column.offset * sums[:, second : second + count]
+                part -= column.offset * column.positions * sums[:, second : second + count]
                 second += count
-            result.append(part * column.positions)
+            result.append(part)
         return losses, result
 
 
@@ -179,11 +188,27 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     return values | {str(o.name): o for node in model.graph for o in node.outputs}
 
 
-def _through_relu(value: ir.Value) -> ir.Value:
-    """The Relu's output where a Relu alone reads the value, else the value itself."""
-    uses = list(value.uses())
-    if len(uses) == 1 and uses[0].node.op_type == "Relu" and not value.is_graph_output():
-        return uses[0].node.outputs[0]
+HOMOGENEOUS = frozenset(
+    {
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "LeakyRelu",
+        "MaxPool",
+        "Relu",
+    }
+)
+"""Operators with f(t·y) = t·f(y) for t > 0 that keep every channel to itself."""
+
+
+def _follow_channel(value: ir.Value) -> ir.Value:
+    """The last value on the way down through homogeneous operators that alone read it."""
+    while not value.is_graph_output():
+        uses = list(value.uses())
+        if len(uses) != 1 or uses[0].node.op_type not in HOMOGENEOUS or uses[0].idx != 0:
+            break
+        value = uses[0].node.outputs[0]
     return value
 
 

@@ -159,6 +159,15 @@ class BackwardTape:
         summed = self.sum_over(gradient, repeated, keep_dims=True)
         return self.sum_over(summed, list(range(extra)))
 
+    def blocked(self, value: ir.Value, rank: int) -> ir.Value:
+        """The same tensor, in the layout ONNX Runtime's CPU convolutions like best.
+
+        A MaxPool over single elements changes nothing but lets a large tensor that comes from an
+        operator without the blocked layout re-enter it; otherwise every operator behind it leaves
+        that layout too. Only 4-D tensors have it.
+        """
+        return self.op("MaxPool", value, kernel_shape=[1, 1]) if rank == 4 else value
+
     def refuse(self, node: ir.Node, reason: str) -> GradientError:
         """The error a rule raises when it does not apply to a node."""
         return GradientError(

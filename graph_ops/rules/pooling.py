@@ -95,20 +95,14 @@ def _scatter(
 def global_average_pool_gradient(
     node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
 ) -> Sequence[ir.Value | None]:
-    """The gradient over H·W, the same at every position.
-
-    A MaxPool over single elements changes nothing, and puts the large tensor into ONNX Runtime's
-    blocked layout, in which the convolutions behind it are faster.
-    """
+    """The gradient over H·W, the same at every position."""
     x, g = node.inputs[0], gradients[0]
     if x is None or g is None:
         return []
     spatial = tape.spatial(x)
     scaled = tape.op("Mul", g, tape.scalar(1 / math.prod(spatial), like=x))
     expanded = tape.op("Expand", scaled, tape.ints([1, 1, *spatial]))
-    if len(spatial) == 2:
-        expanded = tape.op("MaxPool", expanded, kernel_shape=[1, 1])
-    return [expanded]
+    return [tape.blocked(expanded, 2 + len(spatial))]
 
 
 @gradient("AveragePool")
@@ -123,7 +117,7 @@ def average_pool_gradient(
     windows = read_windows(node, kernel, tape.spatial(x), tape.spatial(node.outputs[0]))
     shares = tape.op("Mul", g, _shares(node, tape, x, windows))
     if windows.are_tiles:
-        return [_repeat_tiles(tape, shares, windows)]
+        return [tape.blocked(_repeat_tiles(tape, shares, windows), 2 + len(kernel))]
     channels = tape.spatial(x, 1)[0]
     dtype = (x.dtype or ir.DataType.FLOAT).numpy()
     if windows.are_dense:

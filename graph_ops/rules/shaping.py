@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, Dims, Labels
-from graph_ops.edits import SpellCount
+from graph_ops.edits import SpellAxes, SpellCount
 from graph_ops.graph import (
     constant_ints,
     int_list_of,
@@ -26,6 +26,7 @@ from graph_ops.graph import (
 )
 from graph_ops.rules.registry import coupling
 from graph_ops.rules.unary import Unary, unary
+from graph_ops.shape_arithmetic import AxisLength
 
 
 @coupling("Flatten")
@@ -38,9 +39,10 @@ def couple_flatten(node: ir.Node, channels: Channels) -> None:
 def couple_reshape(node: ir.Node, channels: Channels) -> None:
     """The stored shape spells channel counts, which follow the channels."""
     out = _reshape(node, channels)
-    shape = node.inputs[1]
-    assert shape is not None
-    numbers = constant_ints(shape)
+    numbers = constant_ints(node.inputs[1])
+    if numbers is None and out:
+        name = node_label(node)
+        channels.freeze_lengths(node, 1, out, f"its count shapes another axis in Reshape {name!r}")
     x_axes = channels.axes(node.inputs[0])
     for axis, labels in enumerate(out):
         if labels is None:
@@ -61,6 +63,8 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
     x = node.inputs[0]
     assert x is not None
     dims, out_dims = channels.dims(x), channels.dims(node.outputs[0])
+    if dims is not None and out_dims is not None:
+        out_dims = _complete(node, channels, dims, out_dims)
     axes = channels.axes(x)
     reason = f"{node.op_type} {node_label(node)!r} regroups it in a way that cannot be followed"
     if dims is None or out_dims is None:
@@ -96,6 +100,19 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
     return channels.axes(node.outputs[0])
 
 
+def _complete(node: ir.Node, channels: Channels, dims: Dims, out_dims: Dims) -> Dims:
+    """Work out the −1 of a shape that begins with the input's own batch, read at run time."""
+    unknown = [axis for axis, d in enumerate(out_dims) if d is None]
+    if dims[0] is not None or None in dims[1:] or len(unknown) != 2 or unknown[0] != 0:
+        return out_dims
+    elements = channels.elements(node, 1) if node.op_type == "Reshape" else None
+    if not elements or elements[0] != AxisLength(node.inputs[0], 0):  # type: ignore[arg-type]
+        return out_dims
+    known = math.prod(d for d in out_dims if d is not None)
+    missing = math.prod(d for d in dims if d is not None) // max(1, known)
+    return tuple(missing if axis == unknown[1] else d for axis, d in enumerate(out_dims))
+
+
 def _spread(dims: Dims, sources: Sequence[int], labelled: int, labels: Labels | None) -> Labels:
     """Label of every element of a group, row-major."""
     assert labels is not None
@@ -113,13 +130,18 @@ def _carry(
 ) -> tuple[int | None, Labels | None]:
     """The output axis that carries the labels, and its labels.
 
-    Of the axes, the one that keeps most channels apart is taken; among equals the last (channels
-    of a group), or the first when rows are unfolded into (C, h, w).
+    Of the axes, the one that keeps most channels apart is taken, after what is coupled already
+    (the groups of a convolution before a shuffle); among equals the last (channels of a group), or
+    the first when rows are unfolded into (C, h, w).
     """
     shape = [size for _, size in results]
     best: tuple[int, int] | None = None
+    is_choice = sum(_independent(elements, shape, p) > 1 for p in range(len(results))) > 1
     for position in range(len(results)) if prefers_first else reversed(range(len(results))):
         count = _independent(elements, shape, position)
+        if is_choice and count > 1:
+            rows = np.moveaxis(elements.reshape(shape), position, 0).reshape(shape[position], -1)
+            count = max(2, channels.classes_among(rows[:, 0]))
         if count > 1 and (best is None or (count > best[0] and not prefers_first)):
             best = (count, position)
     if best is None:
@@ -184,6 +206,9 @@ def couple_squeeze(node: ir.Node, channels: Channels) -> None:
     given = ints_of(node, "axes", 1)
     if given is None:
         gone = {a for a, d in enumerate(dims) if d == 1}
+        for labels in axes:
+            if labels is not None:
+                channels.edit(SpellAxes(node, tuple(sorted(gone)), labels, channels.opset < 13))
     else:
         gone = {normalized_axis(a, len(axes)) for a in given}
     channels.set_axes(node.outputs[0], [a for i, a in enumerate(axes) if i not in gone])
@@ -237,18 +262,28 @@ def couple_expand(node: ir.Node, channels: Channels) -> None:
         channels.freeze_value(x, f"the shape of Expand {node_label(node)!r} is not known")
         return
     out: list[Labels | None] = [None] * len(out_dims)
+    elements = channels.elements(node, 1)
+    length = len(numbers or elements or ())
     for axis in range(len(out_dims)):
         source = axis - len(out_dims) + len(dims)
         labels = axes[source] if source >= 0 else None
-        element = axis - len(out_dims) + len(numbers) if numbers is not None else -1
+        element = axis - len(out_dims) + length
         if labels is not None:
             out[axis] = labels
-            if numbers is None and not channels.follows(node, 1, axis, labels):
+            is_computed = numbers is None and (length == 0 or element >= 0)
+            if is_computed and not channels.follows(node, 1, element, labels):
                 channels.freeze(labels, f"the shape of {node_label(node)!r} is computed")
+        elif numbers is None and elements is not None and element >= 0:
+            origin = elements[element]
+            if isinstance(origin, AxisLength) and (source < 0 or dims[source] == 1):
+                out[axis] = channels.axis(origin.value, origin.axis)
         elif numbers is not None and element >= 0 and (source < 0 or dims[source] == 1):
             out[axis] = channels.fresh(numbers[element]) if numbers[element] > 1 else None
         if out[axis] is not None and numbers is not None and element >= 0 and numbers[element] > 1:
             channels.edit(SpellCount(node, 1, element, out[axis]))  # type: ignore[arg-type]
+    if numbers is None:
+        name = node_label(node)
+        channels.freeze_lengths(node, 1, out, f"its count shapes another axis in Expand {name!r}")
     channels.set_axes(node.outputs[0], out)
 
 
@@ -258,11 +293,19 @@ def expand_gradient(u: Unary) -> ir.Value:
     return u.tape.unbroadcast(u.g, u.x, u.y)
 
 
-@coupling("Shape", "Size")
+@coupling("Shape")
 def couple_shape(node: ir.Node, channels: Channels) -> None:
-    """A count read at run time follows the channels by itself."""
+    """A count read at run time follows the channels by itself (see `analysis` for its uses)."""
 
 
-@coupling("ConstantOfShape", "Constant", "Range", "EyeLike")
+@coupling("Size", "EyeLike")
+def couple_size(node: ir.Node, channels: Channels) -> None:
+    """The result depends on the number of channels."""
+    channels.freeze_value(
+        node.inputs[0], f"{node.op_type} {node_label(node)!r} depends on its count"
+    )
+
+
+@coupling("ConstantOfShape", "Constant", "Range")
 def couple_constant(node: ir.Node, channels: Channels) -> None:
     """Stored or generated tensors; their own uses label them."""

@@ -126,6 +126,8 @@ def spread_windows(
     array = constant_array(weight)
     if windows.are_dense and array is not None:
         return _spread_dense(tape, gradient, array, windows, group)
+    if all(k == 1 for k in windows.kernel) and array is not None:
+        return _spread_points(tape, gradient, array, windows, group)
     return _spread_strided(tape, gradient, weight, windows, group)
 
 
@@ -150,6 +152,25 @@ def _spread_dense(
         pads=[max(p, 0) for p in (*before, *after)],
         group=group,
     )
+
+
+def _spread_points(
+    tape: BackwardTape, gradient: ir.Value, weight: NDArray[np.generic], w: Windows, group: int
+) -> ir.Value:
+    """A strided convolution of single elements: mix channels first, where the tensor is small.
+
+    Then every channel for itself is spread over the stride.
+    """
+    mixed = tape.op(
+        "Conv",
+        gradient,
+        tape.constant(flip_weight(weight, group)),
+        kernel_shape=list(w.kernel),
+        group=group,
+    )
+    channels = weight.shape[1] * group
+    ones = tape.constant(np.ones((channels, 1, *w.kernel), dtype=weight.dtype))
+    return _spread_strided(tape, mixed, ones, w, channels)
 
 
 def flip_weight(weight: NDArray[np.generic], group: int) -> NDArray[np.generic]:
@@ -190,7 +211,7 @@ def _spread_strided(
         group=group,
     )
     lengths = [s - 2 * p + o for s, p, o in zip(w.spans, pads, paddings, strict=True)]
-    return crop_or_pad(tape, spread, lengths, cuts, fills)
+    return tape.blocked(crop_or_pad(tape, spread, lengths, cuts, fills), 2 + len(lengths))
 
 
 def crop_or_pad(

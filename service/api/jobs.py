@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api.schemas import JobPage, JobView
 from service.downloads import file_response
-from service.jobs import Job, JobState
+from service.records import Job, JobState
 from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["jobs"])

@@ -12,10 +12,10 @@ from graph_ops.options import PruneOptions, parse_options
 from service.api.jobs import result_response
 from service.api.schemas import JobView
 from service.idempotency import check_key, fingerprint_of
-from service.jobs import Job, new_job_id
 from service.multipart import FilePart, Form, TextPart
 from service.preferences import parse_prefer
 from service.problems import Problem
+from service.records import Job, new_job_id
 from service.services import Services, ServicesDep
 from service.storage import Kind, StoredUpload
 
@@ -129,7 +129,8 @@ async def _accept(services: Services, request: Request, key: str | None) -> Job:
         "bundle_id": text,
     }
     async with services.uploads.form(request, expected) as form:
-        options = parse_options(form.texts.get("options")).model_dump(mode="json")
+        asked = parse_options(form.texts.get("options"))
+        options = asked.model_dump(mode="json")
         for kind in Kind:
             _check_given_once(form, kind)
         model = await _stored(services, form, Kind.MODEL)
@@ -137,7 +138,9 @@ async def _accept(services: Services, request: Request, key: str | None) -> Job:
         filename = form.files["model"].filename if "model" in form.files else model.filename
     if key is None:
         return await _submit(services, new_job_id(), model, bundle, filename, options)
-    fingerprint = fingerprint_of(model.id, bundle.id, options)
+    # Options as they were sent: defaults may change with the version of the service.
+    sent = asked.model_dump(mode="json", exclude_unset=True)
+    fingerprint = fingerprint_of(model.id, bundle.id, sent)
     async with services.keys.hold(key):
         known = services.keys.job_of(key, fingerprint)
         job = services.jobs.find(known) if known else None

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from service.jobs import Job, JobState
 from service.problems import ProblemDocument
+from service.records import Job, JobState
 from service.storage import StoredUpload
 
 

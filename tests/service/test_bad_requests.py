@@ -51,7 +51,12 @@ TABLE = [
     Bad("cut in a part", 400, "multipart_invalid", send=raw(PART)),
     Bad("part without name", 400, "multipart_invalid", send=raw(b"--x\r\nA: b\r\n\r\nok\r\n--x--")),
     Bad("huge part header", 400, "multipart_invalid", send=raw(b"--x\r\nA: " + b"b" * 10**5)),
-    Bad("long boundary", 400, "multipart_invalid", send=raw(b"", f"multipart/form-data; boundary={'x' * 999}")),
+    Bad(
+        "long boundary",
+        400,
+        "multipart_invalid",
+        send=raw(b"", f"multipart/form-data; boundary={'x' * 999}"),
+    ),
     Bad(
         "base64 part",
         400,
@@ -75,16 +80,61 @@ TABLE = [
     ),
     Bad("model and id", 422, "parts_conflict", send={"files": {**BOTH, **text(model_id=ID)}}),
     Bad("empty model", 422, "upload_empty", send={"files": {**BOTH, "model": ("m", b"")}}),
-    Bad("model too large", 413, "model_too_large", send={"files": {"model": ("m", bytes(2**20 + 1))}}),
-    Bad("bundle too large", 413, "upload_too_large", send={"files": {"bundle": ("b", bytes(2**21 + 1))}}),
-    Bad("declared too large", 413, "upload_too_large", send={"files": {"bundle": ("b", bytes(2**22))}}),
-    Bad("long options", 413, "text_part_too_large", send={"files": {**BOTH, **text(options=" " * 1001)}}),
-    Bad("options not utf-8", 400, "multipart_invalid", send={"files": {**BOTH, "options": (None, b"\xff")}}),
+    Bad(
+        "model too large",
+        413,
+        "model_too_large",
+        send={"files": {"model": ("m", bytes(2**20 + 1))}},
+    ),
+    Bad(
+        "bundle too large",
+        413,
+        "upload_too_large",
+        send={"files": {"bundle": ("b", bytes(2**21 + 1))}},
+    ),
+    Bad(
+        "declared too large",
+        413,
+        "upload_too_large",
+        send={"files": {"bundle": ("b", bytes(2**22))}},
+    ),
+    Bad(
+        "long options",
+        413,
+        "text_part_too_large",
+        send={"files": {**BOTH, **text(options=" " * 1001)}},
+    ),
+    Bad(
+        "options not utf-8",
+        400,
+        "multipart_invalid",
+        send={"files": {**BOTH, "options": (None, b"\xff")}},
+    ),
     Bad("options not json", 422, "options_invalid", send={"files": {**BOTH, **text(options="{")}}),
-    Bad("unknown option", 422, "options_invalid", send={"files": {**BOTH, **text(options='{"x":1}')}}),
-    Bad("unknown model", 404, "model_not_found", send={"files": {"bundle": ("b", FILE), **text(model_id=ID)}}),
-    Bad("no id", 404, "bundle_not_found", send={"files": {"model": ("m", FILE), **text(bundle_id="../x")}}),
-    Bad("key with space", 400, "idempotency_key_invalid", send={"headers": {"idempotency-key": "a b"}}),
+    Bad(
+        "unknown option",
+        422,
+        "options_invalid",
+        send={"files": {**BOTH, **text(options='{"x":1}')}},
+    ),
+    Bad(
+        "unknown model",
+        404,
+        "model_not_found",
+        send={"files": {"bundle": ("b", FILE), **text(model_id=ID)}},
+    ),
+    Bad(
+        "no id",
+        404,
+        "bundle_not_found",
+        send={"files": {"model": ("m", FILE), **text(bundle_id="../x")}},
+    ),
+    Bad(
+        "key with space",
+        400,
+        "idempotency_key_invalid",
+        send={"headers": {"idempotency-key": "a b"}},
+    ),
     Bad("job", 404, "job_not_found", method="GET", url=f"/v1/jobs/{'0' * 32}"),
     Bad("odd job id", 404, "job_not_found", method="GET", url="/v1/jobs/..%2e"),
     Bad("job model", 404, "job_not_found", method="GET", url="/v1/jobs/x/model"),
@@ -101,8 +151,20 @@ TABLE = [
     Bad("empty upload", 422, "upload_empty", url="/v1/models", send={"content": b""}),
     Bad("upload json", 415, "unsupported_media_type", url="/v1/models", send={"json": {}}),
     Bad("upload no file", 422, "part_unknown", url="/v1/models", send={"files": {"f": FILE}}),
-    Bad("raw too large", 413, "model_too_large", url="/v1/models", send={"content": bytes(2**20 + 1)}),
-    Bad("raw too large", 413, "upload_too_large", url="/v1/bundles", send={"content": bytes(2**21 + 1)}),
+    Bad(
+        "raw too large",
+        413,
+        "model_too_large",
+        url="/v1/models",
+        send={"content": bytes(2**20 + 1)},
+    ),
+    Bad(
+        "raw too large",
+        413,
+        "upload_too_large",
+        url="/v1/bundles",
+        send={"content": bytes(2**21 + 1)},
+    ),
     Bad(
         "streamed too large",
         413,
@@ -110,7 +172,7 @@ TABLE = [
         url="/v1/bundles",
         send={"content": (bytes(2**16) for _ in range(40))},
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("bad", TABLE, ids=lambda bad: f"{bad.name}: {bad.code}")

@@ -39,9 +39,11 @@ def test_the_one_line_curl_call_works(server: Server, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"ok")
     (tmp_path / "cal.npz").write_bytes(b"ok")
     subprocess.run(
-        ["curl", "-sSf", "-F", "model=@m.onnx", "-F", "bundle=@cal.npz"]
-        + ["-F", 'options={"target":{"filters":8}}']
-        + [f"{server.url}/v1/prune", "-o", "pruned.onnx"],
+        [
+            *("curl", "-sSf", "-F", "model=@m.onnx", "-F", "bundle=@cal.npz"),
+            *("-F", 'options={"target":{"filters":8}}', f"{server.url}/v1/prune"),
+            *("-o", "pruned.onnx"),
+        ],
         cwd=tmp_path,
         check=True,
         timeout=30,

@@ -204,10 +204,13 @@ def model_of(
     for info in list(model.graph.value_info):
         if info.name in produced:
             continue
-        dims = [d.dim_value for d in info.type.tensor_type.shape.dim]
-        array = (rng.standard_normal(dims) * 0.5).astype(np.float32)
+        kind = info.type.tensor_type
+        dims = [d.dim_value for d in kind.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        scale = 10 if dtype.kind in "iu" else 0.5
+        array = (rng.standard_normal(dims) * scale).astype(dtype)
         if "var" in info.name:
-            array = np.abs(array) + np.float32(0.5)
+            array = np.abs(array) + dtype.type(0.5)
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, info.name))
     model.graph.ClearField("value_info")
     for output in model.graph.output:

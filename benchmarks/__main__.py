@@ -1,0 +1,19 @@
+"""Run every benchmark in turn, each in a process of its own: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+ORDER = ("scoring", "digits_curve", "criterion_correlation", "defaults", "graph_scaling")
+
+
+def main() -> None:
+    """Run them; each prints its own tables."""
+    for name in ORDER:
+        print(f"\n# {name}\n", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+
+
+if __name__ == "__main__":
+    main()

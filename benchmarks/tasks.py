@@ -1,0 +1,142 @@
+"""What the accuracy benchmarks prune: a classifier, calibration samples, unseen test samples."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from graph_ops.pruning import prune
+
+DIGITS = Path(__file__).parents[1] / "examples" / "digits"
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.247, 0.2435, 0.2616)
+CIFAR10_CALIBRATION = 1000
+"""Calibration samples used of the file's: as many as the digits example has."""
+BATCH = 100
+SMALLEST_PROBABILITY = 1e-30
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classifier and its data.
+
+    Attributes:
+        name: For headings.
+        model: The model file.
+        input_name: Its one input.
+        is_softmaxed: Whether its output holds probabilities and not logits.
+        images: [N, ...] calibration inputs.
+        labels: [N] their class ids.
+        test_images: [T, ...] inputs that are never scored on.
+        test_labels: [T] their class ids.
+    """
+
+    name: str
+    model: bytes
+    input_name: str
+    is_softmaxed: bool
+    images: FloatArray
+    labels: IntArray
+    test_images: FloatArray
+    test_labels: IntArray
+
+    def bundle(self) -> bytes:
+        """The calibration samples as a `.npz` bundle."""
+        stream = io.BytesIO()
+        np.savez(stream, **{self.input_name: self.images, "labels": self.labels})  # type: ignore[arg-type]
+        return stream.getvalue()
+
+    def outputs(self, model: bytes, images: FloatArray) -> FloatArray:
+        """[N, classes] outputs of the task's model or of a pruned one."""
+        session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+        parts = [
+            session.run(None, {self.input_name: images[i : i + BATCH]})[0]
+            for i in range(0, len(images), BATCH)
+        ]
+        return np.asarray(np.concatenate(parts), dtype=np.float32)
+
+    def accuracy(self, model: bytes) -> float:
+        """Share of the test samples that a model gets right."""
+        right = self.outputs(model, self.test_images).argmax(axis=1) == self.test_labels
+        return float(right.mean())
+
+    def mean_loss(self, model: bytes) -> float:
+        """Mean cross-entropy on the calibration samples."""
+        output = self.outputs(model, self.images).astype(np.float64)
+        if self.is_softmaxed:
+            logs = np.log(np.maximum(output, SMALLEST_PROBABILITY))
+        else:
+            shifted = output - output.max(axis=1, keepdims=True)
+            logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return float(-logs[np.arange(len(self.labels)), self.labels].mean())
+
+    def pruned_accuracy(self, **options: object) -> float:
+        """Accuracy on the test samples after a run of `prune` with these options."""
+        given = {"batch_size": BATCH, "on_unreachable": "best", **options}
+        return self.accuracy(prune(self.model, self.bundle(), given).model)
+
+
+def digits() -> Task:
+    """The repository's example: 60 filters, 1,000 calibration and 2,000 test digits."""
+    with np.load(DIGITS / "calibration.npz") as data:
+        images, labels = data["image"], data["labels"]
+    with np.load(DIGITS / "test.npz") as data:
+        test_images, test_labels = data["image"], data["labels"]
+    model = (DIGITS / "digits.onnx").read_bytes()
+    return Task("digits", model, "image", True, images, labels, test_images, test_labels)
+
+
+def cifar10(model: Path, data: Path) -> Task:
+    """A network trained on CIFAR-10, given as files.
+
+    Args:
+        model: ONNX file with one input [N, 3, 32, 32] and logits [N, 10].
+        data: `.npz` of `calibration_images`, `test_images` (uint8 [N, 3, 32, 32]) and
+            `calibration_labels`, `test_labels`.
+    """
+    content = model.read_bytes()
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    with np.load(data) as arrays:
+        chosen = np.random.default_rng(0).permutation(len(arrays["calibration_labels"]))
+        chosen = chosen[:CIFAR10_CALIBRATION]
+        return Task(
+            name=model.stem,
+            model=content,
+            input_name=session.get_inputs()[0].name,
+            is_softmaxed=False,
+            images=_normalised(arrays["calibration_images"][chosen]),
+            labels=arrays["calibration_labels"][chosen].astype(np.int64),
+            test_images=_normalised(arrays["test_images"]),
+            test_labels=arrays["test_labels"].astype(np.int64),
+        )
+
+
+def tasks_from_arguments(program: str, description: str, arguments: Sequence[str]) -> list[Task]:
+    """The digits, and the CIFAR-10 network of `--model` and `--data` where both are given."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--model", type=Path, help="ONNX file of a network trained on CIFAR-10")
+    parser.add_argument("--data", type=Path, help=".npz of CIFAR-10 samples")
+    options = parser.parse_args(arguments)
+    if (options.model is None) != (options.data is None):
+        parser.error("give --model and --data together")
+    tasks = [digits()]
+    if options.model is not None:
+        tasks.append(cifar10(options.model, options.data))
+    return tasks
+
+
+def _normalised(images: NDArray[np.uint8]) -> FloatArray:
+    """(x / 255 − mean) / std per colour channel, as such networks are trained."""
+    mean = np.asarray(CIFAR10_MEAN, dtype=np.float32)[:, None, None]
+    std = np.asarray(CIFAR10_STD, dtype=np.float32)[:, None, None]
+    return np.asarray((images.astype(np.float32) / 255 - mean) / std, dtype=np.float32)
