@@ -20,19 +20,14 @@ RANKINGS = ("score", "score_per_mac")
 STEPS = (1, 10)
 
 
-def grid(task: Task) -> list[list[str]]:
+def grid(task: Task, all_steps: Sequence[int] = STEPS) -> list[list[str]]:
     """A row per combination: accuracy in percent at every MACs ratio, and their mean."""
-    rows = []
-    for normalization, rank_by, steps in itertools.product(NORMALIZATIONS, RANKINGS, STEPS):
+    rows, scores = [], task.taylor_scores()
+    for normalization, rank_by, steps in itertools.product(NORMALIZATIONS, RANKINGS, all_steps):
+        options = {"normalization": normalization, "rank_by": rank_by, "steps": steps}
         accuracies = [
-            100
-            * task.pruned_accuracy(
-                target={"max_macs_ratio": ratio},
-                normalization=normalization,
-                rank_by=rank_by,
-                steps=steps,
-            )
-            for ratio in MACS_RATIOS
+            100 * task.pruned_accuracy({"target": {"max_macs_ratio": r}, **options}, scores)
+            for r in MACS_RATIOS
         ]
         mean = sum(accuracies) / len(accuracies)
         cells = [f"{accuracy:.2f}" for accuracy in (*accuracies, mean)]

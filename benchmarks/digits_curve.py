@@ -40,13 +40,13 @@ def random_cell(accuracies: Sequence[float]) -> str:
 def curve(task: Task) -> list[list[str]]:
     """A row per method: accuracy in percent at every target."""
     rows = [
-        [name, *(f"{100 * task.pruned_accuracy(target=t, **options):.2f}" for _, t in TARGETS)]
+        [name, *(f"{100 * task.pruned_accuracy({'target': t, **options}):.2f}" for _, t in TARGETS)]
         for name, options in METHODS
     ]
     baseline = ["random, mean (range)"]
     for _, target in TARGETS:
         accuracies = [
-            task.pruned_accuracy(target=target, criterion="random", seed=seed)
+            task.pruned_accuracy({"target": target, "criterion": "random", "seed": seed})
             for seed in RANDOM_SEEDS
         ]
         baseline.append(random_cell(accuracies))

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graph_ops.channels import ChannelClasses, Channels, Dims
+from graph_ops.collector import without_collector
 from graph_ops.graph import captured_values, node_label
 from graph_ops.rules import COUPLINGS
 from graph_ops.shape_arithmetic import AxisLength
 
 
+@without_collector
 def analyse(model: ir.Model, shapes: Mapping[str, Dims]) -> ChannelClasses:
     """Channel classes of a model.
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx import version_converter
 
 from graph_ops.channels import Dims
+from graph_ops.collector import without_collector
 from graph_ops.errors import ModelRunError
 from graph_ops.graph import graph_inputs
 from graph_ops.model import infer_shapes, lift_constants
@@ -37,6 +38,7 @@ class ScoringCopy:
     shapes: dict[str, Dims]
 
 
+@without_collector
 def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Dims]:
     """Shapes of every value when each input has the given per-sample shape.
 
@@ -110,8 +112,9 @@ def _set_input_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ..
 
 
 def _clear_inferred_shapes(model: ir.Model) -> None:
-    """Forget what was known of computed values: the converter leaves old types, and shapes may be
-    symbolic where the data is not.
+    """Forget what was known of computed values.
+
+    The converter leaves old types, and shapes may be symbolic where the data is not.
     """
     for node in model.graph:
         for output in node.outputs:

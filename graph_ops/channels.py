@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from graph_ops.balance import Balances
 from graph_ops.edits import Edit, SpellCount
 from graph_ops.graph import constant_dims, is_root_constant, node_label
 from graph_ops.shape_arithmetic import AxisLength, Element, StoredElement, elements_of
@@ -64,11 +65,13 @@ class CostItem:
         node: The operator.
         factor: Multiplications that do not depend on channels (output positions, kernel taps).
         axes: Label arrays whose kept counts multiply the factor.
+        divisor: Groups: each filter reads only its group's share of the input channels.
     """
 
     node: ir.Node
     factor: int
     axes: tuple[Labels, ...]
+    divisor: int = 1
 
 
 class Channels:
@@ -90,6 +93,10 @@ class Channels:
         self.consumers: list[tuple[ir.Node, int, int]] = []
         """(node, input index, axis) where an operator contracts a channel axis."""
         self.unknown_cost: list[ir.Node] = []
+        self.balances: list[Labels] = []
+        """[groups, width] labels whose rows must stay equally long."""
+        self.narrowed: dict[ir.Value, tuple[Labels, int]] = {}
+        """Weights of grouped convolutions: labels of all input channels, number of groups."""
         self._count = 0
         self._is_sealed = False
         self._labels: dict[ir.Value, list[Labels | None]] = {}
@@ -127,6 +134,14 @@ class Channels:
         """Labels of one axis (None when it carries none, or does not exist)."""
         axes = self.axes(value)
         return axes[axis] if -len(axes) <= axis < len(axes) else None
+
+    def weight_axes(self, weight: ir.Value) -> tuple[tuple[Labels, ...], int]:
+        """Label arrays whose counts multiply to a weight's size, and what divides the product."""
+        axes = tuple(a for a in self.axes(weight) if a is not None)
+        if weight not in self.narrowed:
+            return axes, 1
+        inputs, groups = self.narrowed[weight]
+        return (*axes, inputs), groups
 
     def labelled_values(self) -> Iterable[tuple[ir.Value, list[Labels | None]]]:
         """Every value that carries labels on some axis."""
@@ -189,6 +204,10 @@ class Channels:
         """Record a constant or attribute that has to follow the channels."""
         self.edits.append(edit)
 
+    def balance(self, labels: Labels, groups: int) -> None:
+        """Equally many of each group's channels stay; which ones is free."""
+        self.balances.append(labels.reshape(groups, -1))
+
     def contract(self, node: ir.Node, index: int, axis: int) -> None:
         """Record that the node sums over an axis of its input, so that zeros there vanish."""
         self.consumers.append((node, index, axis))
@@ -218,8 +237,13 @@ class Channels:
                 self.freeze(found, reason)
 
     def classes_among(self, labels: Labels) -> int:
-        """How many of these labels are kept apart by the couplings collected so far."""
-        return int(np.unique(self._components()[1][labels]).size)
+        """How many of these labels are kept apart by the couplings collected so far.
+
+        Equal positions of a grouped convolution's groups count as one: coupled across groups they
+        can go, within a group they would take the whole group.
+        """
+        tied = [(table[0], row) for table in self.balances for row in table[1:]]
+        return int(np.unique(self._components(tied)[1][labels]).size)
 
     def follows(self, node: ir.Node, source: int, element: int, labels: Labels) -> bool:
         """Whether a computed number tracks these channels: element of a run-time shape vector.
@@ -258,9 +282,11 @@ class Channels:
             reasons=[reason for _, reason in self._frozen],
         )
 
-    def _components(self) -> tuple[int, NDArray[np.int64]]:
-        """Number of classes, and the class of every label."""
-        pairs = self._couplings
+    def _components(
+        self, more: Sequence[tuple[Labels, Labels]] = ()
+    ) -> tuple[int, NDArray[np.int64]]:
+        """Number of classes, and the class of every label, with more couplings if wanted."""
+        pairs = [*self._couplings, *more]
         rows = np.concatenate([a for a, _ in pairs]) if pairs else np.empty(0, np.int64)
         columns = np.concatenate([b for _, b in pairs]) if pairs else np.empty(0, np.int64)
         graph = coo_array(
@@ -287,6 +313,11 @@ class ChannelClasses:
     count: int
     reason_index: NDArray[np.int64]
     reasons: list[str] = field(repr=False)
+
+    @cached_property
+    def balances(self) -> Balances:
+        """What grouped convolutions ask of a set of dropped classes."""
+        return Balances(self.class_of, self.channels.balances, self.count)
 
     @cached_property
     def is_frozen(self) -> NDArray[np.bool_]:

@@ -24,10 +24,11 @@ COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 @dataclass(frozen=True)
 class _Term:
-    """`factor` × the product of the numbers of kept channels on `axes`."""
+    """`factor` × the product of the numbers of kept channels on `axes` / `divisor`."""
 
     factor: int
     axes: tuple[int, ...]
+    divisor: int = 1
 
 
 class CostModel:
@@ -46,7 +47,8 @@ class CostModel:
         self._axes: list[Labels] = []
         self._alive: list[Labels] = []
         self.macs_terms = [
-            _Term(item.factor, self._register(item.axes)) for item in classes.channels.costs
+            _Term(item.factor, self._register(item.axes), item.divisor)
+            for item in classes.channels.costs
         ]
         self.parameter_terms: list[_Term] = []
         self.byte_terms: list[_Term] = []
@@ -77,14 +79,14 @@ class CostModel:
                     continue
                 seen.add(value)
                 dims = constant_dims(value) or ()
-                axes = tuple(a for a in channels.axes(value) if a is not None)
-                size = math.prod(dims)
+                axes, divisor = channels.weight_axes(value)
+                size = math.prod(dims) * divisor
                 factor = size // max(1, math.prod(a.size for a in axes))
                 numbers = self._register(axes)
                 item_bytes = _item_bytes(value)
-                self.byte_terms.append(_Term(factor * item_bytes, numbers))
+                self.byte_terms.append(_Term(factor * item_bytes, numbers, divisor))
                 if node.op_type in COUNTED:
-                    self.parameter_terms.append(_Term(factor, numbers))
+                    self.parameter_terms.append(_Term(factor, numbers, divisor))
 
     def _class_hits(self) -> list[dict[int, int]]:
         """For every class: how many indices it holds on which axis."""
@@ -151,7 +153,7 @@ class Meter:
             for axis in term.axes:
                 before *= int(self._counts[axis])
                 after *= int(self._counts[axis]) - hits.get(axis, 0)
-            saved[kind] += before - after
+            saved[kind] += before // term.divisor - after // term.divisor
         return saved
 
     def drop(self, class_ids: list[int]) -> None:
@@ -164,7 +166,7 @@ class Meter:
 
 
 def _value(term: _Term, counts: NDArray[np.int64]) -> int:
-    return term.factor * math.prod(int(counts[a]) for a in term.axes)
+    return term.factor * math.prod(int(counts[a]) for a in term.axes) // term.divisor
 
 
 def _item_bytes(value: ir.Value) -> int:

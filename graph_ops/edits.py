@@ -209,6 +209,35 @@ class SpellRange:
 
 
 @dataclass(frozen=True)
+class NarrowGroups:
+    """The input axis of a grouped convolution's weight (M, C / groups, *kernel).
+
+    Rows of dropped filters are gone by the time this is applied. Group i's rows read group i's
+    channels, so each block of rows loses its own columns.
+
+    Attributes:
+        node: The convolution.
+        labels: [C] labels of its input channels.
+        groups: Number of groups.
+    """
+
+    node: ir.Node
+    labels: Labels
+    groups: int
+
+    def apply(self, node: ir.Node, keep: Keep) -> None:
+        """Delete each group's own columns."""
+        kept = keep(self.labels).reshape(self.groups, -1)
+        if kept.all():
+            return
+        weight = constant_array(node.inputs[1])
+        assert weight is not None
+        blocks = weight.reshape(self.groups, -1, *weight.shape[1:])
+        parts = [np.compress(k, block, axis=1) for k, block in zip(kept, blocks, strict=True)]
+        set_constant_input(node, 1, np.ascontiguousarray(np.concatenate(parts)))
+
+
+@dataclass(frozen=True)
 class RenumberIndices:
     """Stored indices into a labelled axis (Gather).
 

@@ -56,7 +56,8 @@ def describe_channels(
     """The channel classes: which convolutions they hold, what each saves, and what is frozen.
 
     Classes that the same convolutions produce are listed as one block; each of its classes saves
-    the same when it is the first to go.
+    the same when it is the first to go. `balanced` classes are bound by a grouped convolution and
+    go in sets that leave its groups equally wide.
 
     Raises:
         ModelError: the model cannot be used.
@@ -119,6 +120,7 @@ def _block(classes: ChannelClasses, cost: CostModel, block: Block) -> dict[str, 
         ],
         "followers": followers,
         "classes": len(block.classes),
+        "balanced": bool(classes.balances.is_bound[list(block.classes)].any()),
         "saves_per_class": {"macs": macs, "parameters": parameters, "bytes": size},
     }
 

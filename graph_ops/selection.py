@@ -2,9 +2,10 @@
 
 Classes with the same producing convolutions form a *block* (a plain layer, a residual stage). A
 block gives its classes up lowest score first, in chunks that keep its filter counts multiples of
-`channel_multiple`, and never below `min_filters`. Blocks compete by the score of their next chunk
-(per filter, or per MAC saved). Everything is ordered by (rank, score, class), so the same scores
-always give the same selection.
+`channel_multiple`, and never below `min_filters`. Classes that a grouped convolution binds go in
+balanced bundles instead (`graph_ops.balance`). Blocks and bundles compete by the score of their
+next unit (per filter, or per MAC saved). Everything is ordered by (rank, score, class), so the
+same scores always give the same selection.
 """
 
 from __future__ import annotations
@@ -140,6 +141,11 @@ class Selector:
         self._classes = classes
         self._options = options
         self.blocks = find_blocks(classes, prunable)
+        self._members = {
+            class_id: dict(zip(block.convolutions, block.filters_per_class, strict=True))
+            for block in self.blocks
+            for class_id in block.classes
+        }
         self._totals = [
             c.filter_count if c.is_producer else 0 for c in classes.channels.convolutions
         ]
@@ -174,41 +180,52 @@ class Selector:
         scores = normalize(scores, self.blocks, alive, self._options.normalization)
         meter = cost.meter(~alive) if cost is not None else None
         left = self.left(alive)
-        chunks = [self._chunks(block, scores, alive) for block in self.blocks]
+        sequences = self._sequences(scores, alive)
         heap: list[tuple[float, float, int, int]] = []
-        for index, parts in enumerate(chunks):
-            if parts:
-                heapq.heappush(heap, self._key(parts[0], scores, meter, index, 0))
+        for index, units in enumerate(sequences):
+            heapq.heappush(heap, self._key(units[0], scores, meter, index, 0))
         chosen: list[int] = []
         filters, skipped = 0, False
         while heap and not _is_met(goal, filters, meter):
             _, _, index, position = heapq.heappop(heap)
-            block, part = self.blocks[index], chunks[index][position]
-            going = len(part) * block.filters
-            if not self._fits(block, len(part), left):
+            unit = sequences[index][position]
+            going = self._count(unit)
+            if not self._fits(going, left):
                 continue
-            if goal.at_most is not None and filters + going > goal.at_most and filters:
+            total = sum(going.values())
+            if goal.at_most is not None and filters + total > goal.at_most and filters:
                 continue
-            if goal.filters is not None and filters + going > goal.filters:
+            if goal.filters is not None and filters + total > goal.filters:
                 skipped = True
                 continue
-            chosen += part
-            filters += going
-            for convolution, count in zip(block.convolutions, block.filters_per_class, strict=True):
-                left[convolution] -= count * len(part)
+            chosen += unit
+            filters += total
+            for convolution, count in going.items():
+                left[convolution] -= count
             if meter is not None:
-                meter.drop(part)
-            if position + 1 < len(chunks[index]):
-                following = chunks[index][position + 1]
+                meter.drop(unit)
+            if position + 1 < len(sequences[index]):
+                following = sequences[index][position + 1]
                 heapq.heappush(heap, self._key(following, scores, meter, index, position + 1))
         reached = _is_met(goal, filters, meter) or (skipped and filters > 0)
         return Selection(tuple(chosen), filters, reached)
 
+    def _sequences(
+        self, scores: NDArray[np.float64], alive: NDArray[np.bool_]
+    ) -> list[list[list[int]]]:
+        """Sequences of units (sets of classes that go together), each in its order of going."""
+        balances = self._classes.balances
+        sequences = [self._chunks(block, scores, alive) for block in self.blocks]
+        bound = np.asarray([c for b in self.blocks for c in b.classes if alive[c]], dtype=np.int64)
+        sequences += [balances.bundles(part, scores) for part in balances.components(bound)]
+        return [units for units in sequences if units]
+
     def _chunks(
         self, block: Block, scores: NDArray[np.float64], alive: NDArray[np.bool_]
     ) -> list[list[int]]:
-        """Classes of a block, lowest first, in pieces that keep counts multiples."""
-        ids = [c for c in block.classes if alive[c]]
+        """Free classes of a block, lowest first, in pieces that keep counts multiples."""
+        is_bound = self._classes.balances.is_bound
+        ids = [c for c in block.classes if alive[c] and not is_bound[c]]
         ids.sort(key=lambda c: (scores[c], c))
         unit = 1
         for count in block.filters_per_class:
@@ -220,26 +237,29 @@ class Selector:
 
     def _key(
         self,
-        part: list[int],
+        unit: list[int],
         scores: NDArray[np.float64],
         meter: Meter | None,
         index: int,
         position: int,
     ) -> tuple[float, float, int, int]:
-        score = float(np.mean(scores[part]))
+        score = float(np.mean(scores[unit]))
         rank = score
         if self._options.ranks_by_macs and meter is not None:
-            rank = score * len(part) / max(1, meter.saving(part)[0])
+            rank = score * len(unit) / max(1, meter.saving(unit)[0])
         return rank, score, index, position
 
-    def _fits(self, block: Block, count: int, left: list[int]) -> bool:
+    def _count(self, unit: list[int]) -> dict[int, int]:
+        """Filters a unit takes from each convolution."""
+        going: dict[int, int] = defaultdict(int)
+        for class_id in unit:
+            for convolution, count in self._members[class_id].items():
+                going[convolution] += count
+        return going
+
+    def _fits(self, going: dict[int, int], left: list[int]) -> bool:
         floor = self._options.min_filters
-        return all(
-            left[convolution] - per_class * count >= floor
-            for convolution, per_class in zip(
-                block.convolutions, block.filters_per_class, strict=True
-            )
-        )
+        return all(left[convolution] - count >= floor for convolution, count in going.items())
 
 
 def _is_met(goal: Goal, filters: int, meter: Meter | None) -> bool:

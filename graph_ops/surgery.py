@@ -14,11 +14,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.channels import ChannelClasses, Labels
+from graph_ops.collector import without_collector
 from graph_ops.edits import set_constant_input
 from graph_ops.errors import SurgeryError
 from graph_ops.graph import constant_array, is_root_constant
 
 
+@without_collector
 def cut(classes: ChannelClasses, dropped: NDArray[np.bool_]) -> ir.Model:
     """A copy of the analysed model without the dropped classes.
 
@@ -27,13 +29,16 @@ def cut(classes: ChannelClasses, dropped: NDArray[np.bool_]) -> ir.Model:
         dropped: [classes] which of them go.
 
     Raises:
-        SurgeryError: a dropped class is frozen, or nothing would be left of an axis.
+        SurgeryError: a dropped class is frozen, nothing would be left of an axis, or the groups
+            of a grouped convolution would differ in width.
     """
     if (dropped & classes.is_frozen).any():
         frozen = int(np.flatnonzero(dropped & classes.is_frozen)[0])
         raise SurgeryError(
             f"Channel class {frozen} cannot be dropped: {classes.reason(frozen)}.", channel=frozen
         )
+    if not classes.balances.hold(dropped):
+        raise SurgeryError("The groups of a grouped convolution would differ in width.")
     original = classes.channels.model
     model = original.clone()
     counterpart = dict(zip(original.graph, model.graph, strict=True))

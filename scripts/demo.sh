@@ -2,16 +2,16 @@
 # Prune the digits network through a service of our own and show what came of it.
 #
 # The service runs on a free loopback port with a temporary data folder and is ended, by its process
-# id, however this script ends. What comes back lies in demo-output/. Exits non-zero when anything
-# is off, a loss of accuracy above 2 points included.
+# id, however this script ends. What comes back lies in demo-output/ (or DEMO_OUTPUT). Exits
+# non-zero when anything is off, a loss of accuracy above 2 points included.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly python=.venv/bin/python
+readonly python=${DEMO_PYTHON:-.venv/bin/python}
 readonly example=examples/digits
-readonly output=demo-output
-# Other options for the run: OPTIONS='{"target":{"max_macs_ratio":0.8}}' make demo
-readonly options=${OPTIONS:-'{"target":{"filters":8}}'}
+readonly output=${DEMO_OUTPUT:-demo-output}
+# Other options for the run: DEMO_OPTIONS='{"target":{"max_macs_ratio":0.8}}' make demo
+readonly options=${DEMO_OPTIONS:-'{"target":{"filters":8}}'}
 readonly start_seconds=60
 
 work=$(mktemp -d)

@@ -13,9 +13,16 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, Convolution, CostItem, Labels
-from graph_ops.edits import SpellCount
+from graph_ops.edits import NarrowGroups, SpellCount
 from graph_ops.engines.tape import BackwardTape
-from graph_ops.graph import input_at, int_list_of, int_of, node_label, string_of
+from graph_ops.graph import (
+    input_at,
+    int_list_of,
+    int_of,
+    is_root_constant,
+    node_label,
+    string_of,
+)
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.windows import Windows, crop_or_pad, read_windows, spread_windows
 
@@ -40,8 +47,7 @@ def couple_conv(node: ir.Node, channels: Channels) -> None:
     elif is_depthwise:
         _couple_depthwise(node, channels, x_labels, filters, group, name)
     else:
-        _couple_groups(channels, x_labels, taps, group, name)
-        _tie_groups(channels, filters, group)
+        _balance_groups(node, channels, x_labels, filters)
         channels.contract(node, 0, 1)
     bias = input_at(node, 2)
     if bias is not None:
@@ -109,21 +115,32 @@ def _couple_depthwise(
     )
 
 
-def _couple_groups(
-    channels: Channels, x_labels: Labels | None, taps: Labels | None, group: int, name: str
+def _balance_groups(
+    node: ir.Node, channels: Channels, x_labels: Labels | None, filters: Labels | None
 ) -> None:
-    """Position j of every group is one channel of the weight's axis 1 (groups stay equal)."""
-    reason = f"the input of grouped convolution {name!r} cannot be narrowed"
-    if x_labels is None or x_labels.size % group:
-        channels.couple(None, taps, reason)
+    """Every group keeps equally many input channels and filters; which ones is free.
+
+    The weight's blocks of rows, one per group, lose columns of their own. A weight that several
+    nodes share (or that is computed) cannot lose different ones for each of them.
+    """
+    weight, group = node.inputs[1], int_of(node, "group", 1)
+    assert weight is not None
+    reason = f"the input of grouped convolution {node_label(node)!r} cannot be narrowed"
+    if not is_root_constant(weight) or len(weight.uses()) > 1:
+        channels.freeze(x_labels, f"{reason}: its weight is shared or computed")
+        channels.freeze(filters, f"{reason}: its weight is shared or computed")
+        return
+    channels.set_axes(weight, [filters, *[None] * (channels.rank(weight) - 1)])
+    if filters is not None:
+        channels.balance(filters, group)
+    if x_labels is None:
+        return
+    if x_labels.size % group:
         channels.freeze(x_labels, reason)
         return
-    rows = x_labels.reshape(group, -1)
-    if taps is None:
-        channels.freeze(x_labels, reason)
-        return
-    for row in rows:
-        channels.couple(row, taps, reason)
+    channels.balance(x_labels, group)
+    channels.edit(NarrowGroups(node, x_labels, group))
+    channels.narrowed[weight] = (x_labels, group)
 
 
 def _tie_groups(channels: Channels, labels: Labels | None, group: int) -> None:
@@ -144,10 +161,11 @@ def _count_macs(
     if dims is None or spatial is None or any(d is None for d in (*dims, *spatial)):
         channels.unknown_cost.append(node)
         return
-    axes = tuple(a for a in channels.axes(weight) if a is not None)
-    size = math.prod(int(d or 0) for d in dims)
+    axes, divisor = channels.weight_axes(weight)
+    size = math.prod(int(d or 0) for d in dims) * divisor
     factor = size // max(1, math.prod(a.size for a in axes))
-    channels.costs.append(CostItem(node, factor * math.prod(int(s or 0) for s in spatial), axes))
+    places = math.prod(int(s or 0) for s in spatial)
+    channels.costs.append(CostItem(node, factor * places, axes, divisor))
 
 
 @gradient("Conv")

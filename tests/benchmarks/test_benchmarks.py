@@ -103,7 +103,7 @@ def test_accuracy_is_the_share_of_right_answers(task: tasks.Task) -> None:
 
 
 def test_a_cut_model_is_measured_on_the_test_samples(task: tasks.Task) -> None:
-    kept = task.pruned_accuracy(target={"filters": 2})
+    kept = task.pruned_accuracy({"target": {"filters": 2}})
     assert kept == pytest.approx(task.accuracy(task.model), abs=0.02)
 
 

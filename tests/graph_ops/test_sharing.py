@@ -70,7 +70,7 @@ def test_users_that_keep_equal_vectors_share_again(fire: bytes) -> None:
     analysis = analyse_bytes(fire)
     dropped = np.zeros(analysis.classes.count, dtype=bool)
     dropped[analysis.classes.of_filters(analysis.convolution("expand3"))[1]] = True
-    cut = assert_cut_is_exact(fire, dropped, analysis, np.random.default_rng(0))
+    cut = assert_cut_is_exact(analysis, dropped, np.random.default_rng(0))
     names = bias_names(cut.pruned)
     assert names[0] == names[1] == "zero"
     assert names[2] != "zero"

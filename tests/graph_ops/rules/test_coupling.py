@@ -193,7 +193,8 @@ JOINING_SPECS = [
     between("Slice, inputs", "m = Slice(a, st, en, ax)",
             "int64[2] st = {1, 0}, int64[2] en = {-1, 5}, int64[2] ax = {1, 3}", channels=6),
     between("Slice in two halves that swap",
-            "p = Slice(a, zero, four, ax)\nq = Slice(a, four, end, ax)\nm = Concat <axis = 1> (q, p)",
+            "p = Slice(a, zero, four, ax)\nq = Slice(a, four, end, ax)\n"
+            "m = Concat <axis = 1> (q, p)",
             "int64[1] zero = {0}, int64[1] four = {4}, int64[1] end = {9223372036854775807}, "
             "int64[1] ax = {-3}"),
     between("Slice with a step over channels", "m = Slice(a, st, en, ax, sp)",
@@ -234,11 +235,11 @@ CONVOLUTION_SPECS = [
     between("one filter", "[one] o = Conv(a, wo)\nm = Relu(o)", "float[1,8,1,1] wo", channels=1,
             also={"one": 0}),
     between("two groups", "[g] m = Conv <group = 2> (a, wg, bg)", "float[8,4,1,1] wg, float[8] bg",
-            classes=4, also={"g": 4}),
+            also={"g": 8}),
     between("two groups, unequal in and out", "[g] m = Conv <group = 2> (a, wg)",
-            "float[12,4,1,1] wg", channels=12, classes=4, also={"g": 6}),
+            "float[12,4,1,1] wg", channels=12, also={"g": 12}),
     whole("two groups over the network input", "[g] m = Conv <group = 2> (x, wg)\n"
-          "r = Relu(m)\n[conv2] y = Conv(r, w2)", "float[6,2,1,1] wg, float[4,6,1,1] w2", {"g": 3},
+          "r = Relu(m)\n[conv2] y = Conv(r, w2)", "float[6,2,1,1] wg, float[4,6,1,1] w2", {"g": 6},
           inputs="float[N,4,6,6] x"),
     between("depthwise", "[dw] m = Conv <group = 8, pads = [1,1,1,1]> (a, wd, bd)",
             "float[8,1,3,3] wd, float[8] bd", also={"dw": 8}),
@@ -246,7 +247,7 @@ CONVOLUTION_SPECS = [
             "float[16,1,1,1] wd, float[16] bd", channels=16, also={"dw": 8}),
     between("depthwise, then two groups",
             "[dw] d = Conv <group = 8> (a, wd)\n[g] m = Conv <group = 2> (d, wg)",
-            "float[8,1,1,1] wd, float[8,4,1,1] wg", classes=4, also={"dw": 4, "g": 4}),
+            "float[8,1,1,1] wd, float[8,4,1,1] wg", also={"dw": 8, "g": 8}),
     between("ConvTranspose", "[t] m = ConvTranspose <strides = [2, 2]> (a, wt, bt)",
             "float[8,5,2,2] wt, float[5] bt", channels=5, also={"t": 5}),
     between("ConvTranspose, depthwise", "[t] m = ConvTranspose <group = 8> (a, wt, bt)",
@@ -325,14 +326,14 @@ RESHAPE_SPECS = [
             "[g1] g = Conv <group = 4> (a, wg)\np = Reshape(g, s1)\n"
             "q = Transpose <perm = [0,2,1,3,4]> (p)\nm = Reshape(q, s2)",
             "int64[5] s1 = {0,4,2,6,6}, int64[4] s2 = {0,8,6,6}, float[8,2,1,1] wg",
-            classes=2, also={"g1": 2}),
+            also={"g1": 2}),
     between("channel shuffle between grouped convolutions",
             "[g1] g = Conv <group = 2> (a, wg)\np = Reshape(g, s1)\n"
             "q = Transpose <perm = [0,2,1,3,4]> (p)\nr = Reshape(q, s2)\n"
             "[dw] d = Conv <group = 16> (r, wd)\n[g2] m = Conv <group = 2> (d, wh)",
             "int64[5] s1 = {0,2,8,6,6}, int64[4] s2 = {0,16,6,6}, float[16,4,1,1] wg, "
             "float[16,1,1,1] wd, float[8,8,1,1] wh",
-            classes=4, also={"g1": 4, "dw": 4, "g2": 4}),
+            also={"g1": 8, "dw": 8, "g2": 8}),
     between("a computed channel shuffle",
             "h = Shape(a)\nn = Gather(h, i0)\nhh = Gather(h, i2)\nww = Gather(h, i3)\n"
             "un = Unsqueeze(n, z)\nuh = Unsqueeze(hh, z)\nuw = Unsqueeze(ww, z)\n"
