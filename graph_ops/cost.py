@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from graph_ops.channels import ChannelClasses, Labels
 from graph_ops.graph import constant_dims, is_root_constant
 from graph_ops.runtime import Array, Session
 
+LATENCY_RUNS = (3, 1000)
+"""Timed runs of each model: at least, at most."""
 COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -176,22 +179,27 @@ def _item_bytes(value: ir.Value) -> int:
     return 4
 
 
-def latency_ms(
-    session: Session, feeds: dict[str, Array], *, repeats: int = 7, budget_s: float = 2.0
-) -> float:
-    """Median wall time of a run, in milliseconds, after one warm-up.
+def latencies_ms(
+    sessions: Sequence[Session], feeds: Mapping[str, Array], *, budget_s: float = 0.6
+) -> list[float]:
+    """Median wall time of a run of each model, in milliseconds, after a warm-up.
+
+    The models take turns, so that a machine that slows down slows all of them.
 
     Args:
-        session: The loaded model.
-        feeds: One batch.
-        repeats: Timed runs at most.
-        budget_s: No further run is begun after this many seconds.
+        sessions: The loaded models.
+        feeds: One batch, the same for all.
+        budget_s: No further turn is begun after this many seconds (each has at least three).
     """
-    session.run(feeds)
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < repeats and (not times or time.perf_counter() - begin < budget_s):
-        start = time.perf_counter()
+    for session in sessions:
         session.run(feeds)
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+    times: list[list[float]] = [[] for _ in sessions]
+    begin = time.perf_counter()
+    while len(times[0]) < LATENCY_RUNS[0] or (
+        len(times[0]) < LATENCY_RUNS[1] and time.perf_counter() - begin < budget_s
+    ):
+        for session, own in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            session.run(feeds)
+            own.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(own) for own in times]

@@ -7,11 +7,10 @@ final model is cut from the original in one piece, so that the proof compares li
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
-from graph_ops.cost import latency_ms
+from graph_ops.canonical import scoring_copy
+from graph_ops.cost import latencies_ms
 from graph_ops.equivalence import Proof, prove
-from graph_ops.errors import ModelTooLargeError, OptionsError, UnreachableTargetError
+from graph_ops.errors import LossError, ModelRunError, ModelTooLargeError, OptionsError
 from graph_ops.graph import graph_inputs
+from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.metric import measure
 from graph_ops.model import ModelLimits, SourceModel, load_model, model_bytes, write_model
 from graph_ops.network import TaylorPrunableNetwork
@@ -30,12 +31,10 @@ from graph_ops.options import PruneOptions, parse_options
 from graph_ops.report import Cost, RunFacts, build_report
 from graph_ops.runtime import Array, Session
 from graph_ops.scores import ScoreState
-from graph_ops.selection import Goal, Selection
+from graph_ops.targets import goal_of, unreachable
 from graph_ops.version import TOOL, VERSION
 
 PROOF_SAMPLES = 32
-METADATA_BYTES = 4096
-"""Room kept for the metadata written into the model when a size in bytes is the target."""
 
 
 @dataclass(frozen=True)
@@ -257,16 +256,10 @@ class _Run:
         with self.phase("measure"):
             self.tell("measure", 0, 1)
             original, smaller = Session(network.source.model), Session(pruned)
-            scorer = network.scorer if self.options.criterion.needs_gradients else None
-            metric = measure(
-                original,
-                smaller,
-                dataset.batches("held_out") if len(dataset.held_out) else (),
-                scorer.form if scorer else None,
-                scorer.loss if scorer else None,
-            )
+            held_out = dataset.batches("held_out") if len(dataset.held_out) else ()
+            metric = measure(original, smaller, held_out, *_judgement(network, dataset))
             batch, feeds = _latency_feeds(dataset)
-            before_ms, after_ms = _latencies(original, smaller, feeds)
+            before_ms, after_ms = latencies_ms([original, smaller], feeds)
         metadata = self._metadata(network)
         with self.phase("write"):
             self.tell("write", 0, 1)
@@ -295,7 +288,7 @@ class _Run:
         """Rounds of score and drop; why they ended, and the scores of the whole network."""
         first_state: ScoreState | None = None
         number, dropped = 0, 0
-        final = _goal(network, self.options, 1.0, 0)
+        final = goal_of(network, self.options, 1.0, 0)
         rounds = self.options.steps or 1
         while True:
             number += 1
@@ -309,21 +302,16 @@ class _Run:
             is_last = number >= rounds and self.options.filters_per_step is None
             share = min(1.0, number / rounds)
             if self.options.filters_per_step is None:
-                goal = _goal(network, self.options, share, dropped)
+                goal = goal_of(network, self.options, share, dropped)
             else:
-                goal = _goal(network, self.options, 1.0, dropped)
-                goal = Goal(
-                    filters=goal.filters,
-                    at_most=self.options.filters_per_step,
-                    macs=goal.macs,
-                    parameters=goal.parameters,
-                    size_bytes=goal.size_bytes,
-                )
+                whole = goal_of(network, self.options, 1.0, dropped)
+                goal = replace(whole, at_most=self.options.filters_per_step)
+            mean_loss = network.state.mean_loss
             with self.phase("select"):
                 selection = network.select(goal)
             is_stuck = not selection.is_reached and (is_last or not selection.classes)
             if is_stuck and self.options.on_unreachable == "error":
-                raise _unreachable(network, selection, final)
+                raise unreachable(network, selection, final)
             network.apply(selection)
             dropped += selection.filters
             macs, parameters, _ = network.cost.totals(network.dropped)
@@ -333,7 +321,7 @@ class _Run:
                     "filters": network.count_filters(),
                     "macs": macs,
                     "parameters": parameters,
-                    "mean_loss": _mean_loss(first_state if number == 1 else None),
+                    "mean_loss": mean_loss,
                 }
             )
             if is_stuck:
@@ -359,65 +347,6 @@ class _Run:
         }
 
 
-def _mean_loss(state: ScoreState | None) -> float | None:
-    if state is None or state.samples == 0:
-        return None
-    return state.losses / state.samples
-
-
-def _goal(
-    network: TaylorPrunableNetwork, options: PruneOptions, share: float, dropped: int
-) -> Goal:
-    """The goal of a round that should get `share` of the way to the target."""
-    target = options.target
-    macs, parameters, size = network.cost.totals(np.zeros_like(network.dropped))
-    if target.filters is not None:
-        return Goal(filters=max(0, math.ceil(target.filters * share) - dropped))
-    total = sum(c.filter_count for c in network.convolutions if c.is_producer)
-    if target.filter_ratio is not None:
-        away = math.ceil(total * (1 - target.filter_ratio) - 1e-9)
-        return Goal(filters=max(0, math.ceil(away * share) - dropped))
-    if target.max_macs_ratio is not None:
-        return Goal(macs=macs * (1 - (1 - target.max_macs_ratio) * share))
-    if target.max_params_ratio is not None:
-        return Goal(parameters=parameters * (1 - (1 - target.max_params_ratio) * share))
-    assert target.max_size_bytes is not None
-    rest = max(0, network.source.size_bytes - size) + METADATA_BYTES
-    goal = target.max_size_bytes - rest
-    return Goal(size_bytes=size - (size - goal) * share)
-
-
-def _unreachable(
-    network: TaylorPrunableNetwork, selection: Selection, goal: Goal
-) -> UnreachableTargetError:
-    dropped = network.dropped.copy()
-    dropped[list(selection.classes)] = True
-    before = network.cost.totals(np.zeros_like(dropped))
-    after = network.cost.totals(dropped)
-    target = network.options.target
-    filters = sum(
-        int(dropped[network.classes.of_filters(c)].sum())
-        for c in network.convolutions
-        if c.is_producer
-    )
-    best = {
-        "filters_dropped": filters,
-        "macs_ratio": after[0] / before[0] if before[0] else None,
-        "params_ratio": after[1] / before[1] if before[1] else None,
-        "size_bytes": after[2] + max(0, network.source.size_bytes - before[2]) + METADATA_BYTES,
-    }
-    return UnreachableTargetError(
-        f"Target {target.kind} = {target.value:g} cannot be reached: dropping every filter that "
-        f"may go drops {filters}, leaves {after[0] / max(1, before[0]):.1%} of the MACs and "
-        f"{after[1] / max(1, before[1]):.1%} of the parameters. Lower min_filters, widen include, "
-        'or set on_unreachable to "best".',
-        target=target.kind,
-        wanted=target.value,
-        best=best,
-        goal={k: v for k, v in vars(goal).items() if v is not None},
-    )
-
-
 def _proof_batches(dataset: Dataset) -> Iterator[tuple[dict[str, Array], int]]:
     seen = 0
     for batch in dataset.batches("scored"):
@@ -439,8 +368,22 @@ def _latency_feeds(dataset: Dataset) -> tuple[int, dict[str, Array]]:
     return 1, {n: a[:1] for n, a in batch.inputs.items()}
 
 
-def _latencies(original: Session, pruned: Session, feeds: dict[str, Array]) -> tuple[float, float]:
-    return latency_ms(original, feeds), latency_ms(pruned, feeds)
+def _judgement(
+    network: TaylorPrunableNetwork, dataset: Dataset
+) -> tuple[OutputForm | None, LossChoice | None]:
+    """The output and loss that say which metric fits; none where no loss does.
+
+    Criteria without gradients have no loss, but their result is judged like any other.
+    """
+    options = network.options
+    if options.criterion.needs_gradients:
+        return network.scorer.form, network.scorer.loss
+    try:
+        copy = scoring_copy(network.source.model, network.sample_shapes)
+        form = output_form(copy.model, copy.shapes, options.output)
+        return form, choose_loss(form, dataset.target_info, options.loss)
+    except (LossError, ModelRunError):
+        return None, None
 
 
 def _cost(

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+# ONNX Runtime's telemetry is on unless this is set before it is loaded; models stay private here.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -19,6 +23,8 @@ EXTERNAL_BYTES = 1 << 20
 PROTOBUF_LIMIT = (1 << 31) - (1 << 24)
 
 ort.set_default_logger_severity(3)
+if "CUDAExecutionProvider" in ort.get_available_providers():
+    ort.preload_dlls()  # finds the CUDA libraries that were installed as wheels
 
 
 def providers() -> list[str]:

@@ -64,6 +64,11 @@ class ScoreState:
         self.samples += contributions.shape[0]
         self.losses += float(np.sum(losses, dtype=np.float64))
 
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss over the samples; None before the first."""
+        return self.losses / self.samples if self.samples else None
+
     def merge(self, other: ScoreState) -> ScoreState:
         """The sum of two states.
 
