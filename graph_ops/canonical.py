@@ -19,6 +19,7 @@ from graph_ops.collector import without_collector
 from graph_ops.errors import ModelRunError
 from graph_ops.graph import graph_inputs
 from graph_ops.model import infer_shapes, lift_constants
+from graph_ops.runtime import EXTERNAL_BYTES
 
 SCORING_OPSET = 18
 """Lowest opset of a scoring copy; a model that is already newer stays as it is."""
@@ -85,11 +86,11 @@ def scoring_copy(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) 
 
 def _raise_opset(model: ir.Model) -> ir.Model:
     opset = model.graph.opset_imports.get("", SCORING_OPSET)
-    if opset >= SCORING_OPSET:
-        copy = model.clone()
-    else:
+    copy = model.clone()
+    if opset < SCORING_OPSET:
+        weights = _detach_weights(copy)
         try:
-            converted = version_converter.convert_version(ir.to_proto(model), SCORING_OPSET)
+            converted = version_converter.convert_version(ir.to_proto(copy), SCORING_OPSET)
         except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
             raise ModelRunError(
                 f"The model cannot be raised from opset {opset} to {SCORING_OPSET} for scoring: "
@@ -97,11 +98,34 @@ def _raise_opset(model: ir.Model) -> ir.Model:
                 opset=opset,
             ) from None
         copy = ir.from_proto(converted)
+        _attach_weights(copy, weights)
     copy.ir_version = max(copy.ir_version, SCORING_IR_VERSION)
     stored = [v for v in copy.graph.inputs if v.is_initializer()]
     for value in stored:
         copy.graph.inputs.remove(value)
     return copy
+
+
+def _detach_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Turn large stored tensors into plain inputs, so that they pass no protobuf."""
+    graph, weights = model.graph, {}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < EXTERNAL_BYTES:
+            continue
+        weights[name] = tensor
+        value.shape, value.dtype = ir.Shape(tensor.shape.numpy()), tensor.dtype
+        del graph.initializers[name]
+        value.const_value = None
+        if not value.is_graph_input():
+            graph.inputs.append(value)
+    return weights
+
+
+def _attach_weights(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
+    for value in [v for v in model.graph.inputs if v.name in weights]:
+        value.const_value = weights[str(value.name)]
+        model.graph.initializers.add(value)
 
 
 def _set_input_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> None:
