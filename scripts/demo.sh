@@ -11,7 +11,7 @@ readonly python=${DEMO_PYTHON:-.venv/bin/python}
 readonly example=examples/digits
 readonly output=${DEMO_OUTPUT:-demo-output}
 # Other options for the run: DEMO_OPTIONS='{"target":{"max_macs_ratio":0.8}}' make demo
-readonly options=${DEMO_OPTIONS:-'{"target":{"filters":8}}'}
+readonly options=${DEMO_OPTIONS:-'{"target":{"max_macs_ratio":0.6}}'}
 readonly start_seconds=60
 
 work=$(mktemp -d)
