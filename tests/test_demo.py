@@ -75,7 +75,10 @@ def test_it_prints_each_figure_before_and_after(demo: tuple[Path, str]) -> None:
     for name, figure in (("parameters", "parameters"), ("MACs", "macs"), ("bytes", "bytes")):
         sides = [f"{report['cost'][side][figure]:,}" for side in ("before", "after")]
         assert rows[name][:2] == sides
-    assert rows["filters"][:2] == ["60", "52"]
+    filters = [str(report["filters"][side]) for side in ("before", "after")]
+    assert rows["filters"][:2] == filters
+    assert filters[0] == "60"
+    assert int(filters[1]) < 60
     assert {"latency, ms", "accuracy, 2,000 digits never sent"} <= set(rows)
     assert f"{report['proof']['max_rel_diff']:.1e}" in printed
     assert str(output / "pruned.onnx") in printed
