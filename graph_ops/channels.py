@@ -324,6 +324,15 @@ class ChannelClasses:
         """[count] whether nothing of the class may be removed."""
         return self.reason_index >= 0
 
+    @cached_property
+    def is_prunable(self) -> NDArray[np.bool_]:
+        """[count] whether a convolution produces the class and nothing freezes it."""
+        mask = np.zeros(self.count, dtype=np.bool_)
+        for convolution in self.channels.convolutions:
+            if convolution.is_producer:
+                mask[self.of_filters(convolution)] = True
+        return mask & ~self.is_frozen
+
     def reason(self, class_id: int) -> str | None:
         """Why a class is frozen, or None."""
         index = int(self.reason_index[class_id])

@@ -48,7 +48,6 @@ class CostModel:
         self._classes = classes
         self._axis_of: dict[int, int] = {}
         self._axes: list[Labels] = []
-        self._alive: list[Labels] = []
         self.macs_terms = [
             _Term(item.factor, self._register(item.axes), item.divisor)
             for item in classes.channels.costs

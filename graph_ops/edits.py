@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.graph import constant_array
+from graph_ops.graph import constant_array, stored_value
 
 Labels = NDArray[np.int64]
 Keep = Callable[[Labels], NDArray[np.bool_]]
@@ -55,12 +55,7 @@ def set_constant_input(node: ir.Node, index: int, array: NDArray[np.generic]) ->
         return
     taken = set(graph.initializers)
     name = next(n for n in (f"{base}_pruned", *_numbered(base)) if n not in taken)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array, name=name),
-    )
+    value = stored_value(name, array)
     graph.initializers.add(value)
     if _initializers_are_inputs(graph):
         graph.inputs.append(value)

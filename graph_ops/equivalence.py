@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graph_ops.channels import ChannelClasses
 from graph_ops.errors import ProofError
-from graph_ops.graph import node_label
+from graph_ops.graph import node_label, stored_value
 from graph_ops.runtime import Array, Session
 
 TOLERANCE = 1e-4
@@ -28,7 +28,8 @@ class Proof:
     """How far the pruned model is from the masked original.
 
     Attributes:
-        max_abs_diff: Largest absolute difference over all outputs.
+        max_abs_diff: Largest absolute difference over all outputs; of an output of integers (the
+            positions of maxima, say), the share of elements that differ.
         max_rel_diff: Largest difference divided by the output's largest magnitude.
         samples: Samples compared.
         tolerance: Limit on `max_rel_diff`.
@@ -68,12 +69,7 @@ def masked_model(classes: ChannelClasses, dropped: NDArray[np.bool_]) -> ir.Mode
         while name in taken:
             name += "_"
         taken |= {name, f"{name}/out"}
-        mask = ir.Value(
-            name=name,
-            shape=ir.Shape(shape),
-            type=ir.TensorType(ir.DataType.from_numpy(dtype)),
-            const_value=ir.tensor(kept.astype(dtype).reshape(shape), name=name),
-        )
+        mask = stored_value(name, kept.astype(dtype).reshape(shape))
         model.graph.initializers.add(mask)
         if model.ir_version < 4:
             model.graph.inputs.append(mask)
@@ -114,7 +110,7 @@ def compare(
                     found=list(b.shape),
                 )
             if a.dtype.kind != "f":
-                worst[name] = max(worst.get(name, 0.0), float((a != b).any()))
+                worst[name] = max(worst.get(name, 0.0), float(np.mean(a != b)))
                 scale[name] = 1.0
                 continue
             a, b = a.astype(np.float64), b.astype(np.float64)

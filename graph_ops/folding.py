@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.graph import constant_array, float_of, input_at, int_of, output_at
+from graph_ops.graph import constant_array, float_of, input_at, int_of, output_at, stored_value
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,7 @@ def fold_batch_normalization(model: ir.Model) -> dict[str, Folded]:
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
     name = f"{node.outputs[0].name}/folded_{index}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
+    value = stored_value(name, array)
     graph.initializers.add(value)
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)

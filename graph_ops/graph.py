@@ -80,6 +80,17 @@ def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
     return np.asarray(attributes[name].value, dtype=dtype)
 
 
+def stored_value(name: str, array: NDArray[Any]) -> ir.Value:
+    """A stored tensor that belongs to no graph yet."""
+    tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
+    return ir.Value(
+        name=name,
+        shape=ir.Shape(np.shape(array)),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+
+
 def constant_dims(value: ir.Value) -> tuple[int, ...] | None:
     """Shape of a root constant without loading its data."""
     if not is_root_constant(value):

@@ -31,7 +31,7 @@ def inspect_model(
     cost = CostModel(classes)
     macs, parameters, _ = cost.totals(np.zeros(classes.count, dtype=np.bool_))
     graph = source.model.graph
-    selector = Selector(classes, _prunable(classes), PruneOptions())
+    selector = Selector(classes, classes.is_prunable, PruneOptions())
     alive = np.ones(classes.count, dtype=np.bool_)
     return {
         "sha256": source.sha256,
@@ -64,8 +64,7 @@ def describe_channels(
     """
     source = load_model(model, limits=limits)
     classes = _classes(source)
-    prunable = _prunable(classes)
-    selector = Selector(classes, prunable, PruneOptions())
+    selector = Selector(classes, classes.is_prunable, PruneOptions())
     cost = CostModel(classes)
     frozen = []
     for convolution in classes.channels.convolutions:
@@ -94,14 +93,6 @@ def _classes(source: SourceModel) -> ChannelClasses:
     model = source.clone()
     unshare(model)
     return analyse(model, bind_shapes(model, {}))
-
-
-def _prunable(classes: ChannelClasses) -> Any:
-    mask = np.zeros(classes.count, dtype=np.bool_)
-    for convolution in classes.channels.convolutions:
-        if convolution.is_producer:
-            mask[classes.of_filters(convolution)] = True
-    return mask & ~classes.is_frozen
 
 
 def _block(classes: ChannelClasses, cost: CostModel, block: Block) -> dict[str, Any]:

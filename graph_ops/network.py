@@ -14,7 +14,7 @@ ONNX model:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from graph_ops.cost import CostModel
 from graph_ops.errors import FilterGlobError, NothingPrunableError, ScoresMissingError
 from graph_ops.graph import graph_inputs
 from graph_ops.importance import ClassMap, magnitudes
-from graph_ops.model import SourceModel, load_model
+from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
@@ -86,8 +86,13 @@ class TaylorPrunableNetwork:
             if self.options.criterion.needs_gradients
             else None
         )
+        self.prunable: NDArray[np.bool_] = self.classes.is_prunable.copy()
+        """[classes] which may go: not frozen, not excluded, and with a gradient where one is
+        needed."""
+        self._bar(self._excluded)
         self._barriers = self._find_barriers()
-        self.selector = Selector(self.classes, self._prunable(), self.options)
+        self._bar(self._barriers)
+        self.selector = Selector(self.classes, self.prunable, self.options)
         if self.num_prunables == 0:
             raise NothingPrunableError(
                 "No filter may be dropped: every convolution is frozen or at its floor of "
@@ -141,7 +146,7 @@ class TaylorPrunableNetwork:
         if convolution.filter_count == 1 or convolution.filters is None:
             return "it has a single filter, or their number is not known"
         ids = self.classes.of_filters(convolution)
-        if self._prunable()[ids].any():
+        if self.prunable[ids].any():
             floor = self.options.min_filters
             if convolution.is_producer and convolution.filter_count <= floor:
                 return f"it has no more than {floor} filters"
@@ -193,7 +198,7 @@ class TaylorPrunableNetwork:
         if gradients is not None:
             assert not isinstance(batch_or_activations, Batch)
             parts = self.scorer.reduce(batch_or_activations, gradients)
-            losses = np.zeros(parts[0].shape[0])
+            losses = None
         else:
             losses, parts = self.scorer.contributions(self.scorer.as_batch(batch_or_activations))
         self.state.add(self._class_map.sum(parts), losses)
@@ -215,11 +220,19 @@ class TaylorPrunableNetwork:
             hashlib.sha256(self.dropped.tobytes()).hexdigest(),
             self.options.reduction,
             self.options.gate,
-            self.options.loss,
-            str(self.options.output),
+            self._loss_digest(),
+            hashlib.sha256(self.prunable.tobytes()).hexdigest(),
             str(sorted(self.sample_shapes.items())),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    def _loss_digest(self) -> str:
+        """The loss as it was resolved; random projections depend on the seed."""
+        if self._scorer is None:
+            return "none"
+        loss = self._scorer.loss
+        seed = self.options.seed if loss.name == "projection" else 0
+        return f"{loss.name} {loss.targets} {self._scorer.form.name} {seed}"
 
     def scores(self) -> NDArray[np.float64]:
         """[classes] importance by the criterion of the options; NaN where not prunable."""
@@ -230,7 +243,7 @@ class TaylorPrunableNetwork:
             scores = magnitudes(self.classes, self.alive, self._current)
         else:
             scores = self.state.scores(criterion)
-        return np.where(self._prunable() & self.alive, scores, np.nan)
+        return np.where(self.prunable & self.alive, scores, np.nan)
 
     def filter_scores(self, convolution: Convolution) -> NDArray[np.float64] | None:
         """[M] last score of each filter's class; None where nothing was scored."""
@@ -276,11 +289,11 @@ class TaylorPrunableNetwork:
     def to_model(self) -> bytes:
         """The network without the dropped filters, as a serialized ONNX model.
 
+        It is not proven here: `graph_ops.prune` compares its result with the masked original.
+
         Raises:
             ModelTooLargeError: it is over 2 GB; write `to_ir()` with `graph_ops.model.write_model`.
         """
-        from graph_ops.model import model_bytes
-
         return model_bytes(self.source, self.to_ir(), {})
 
     # Inside ------------------------------------------------------------------------------------
@@ -310,23 +323,17 @@ class TaylorPrunableNetwork:
             self._is_fresh = True
 
     def _scored(self) -> list[Convolution]:
-        prunable = self._prunable()
         return [
             c
             for c in self.convolutions
-            if c.is_producer and prunable[self.classes.of_filters(c)].any()
+            if c.is_producer and self.prunable[self.classes.of_filters(c)].any()
         ]
 
-    def _prunable(self) -> NDArray[np.bool_]:
-        mask = np.zeros(self.classes.count, dtype=np.bool_)
+    def _bar(self, names: Container[str]) -> None:
+        """Keep every class that holds a filter of these convolutions."""
         for convolution in self.convolutions:
-            if convolution.is_producer:
-                mask[self.classes.of_filters(convolution)] = True
-        mask &= ~self.classes.is_frozen
-        for convolution in self.convolutions:
-            if convolution.name in self._excluded or convolution.name in self._barriers:
-                mask[self.classes.of_filters(convolution)] = False
-        return mask
+            if convolution.name in names:
+                self.prunable[self.classes.of_filters(convolution)] = False
 
     def _empty_state(self) -> ScoreState:
         return ScoreState.empty(self.digest, self.classes.count)
@@ -352,7 +359,6 @@ class TaylorPrunableNetwork:
     def _find_barriers(self) -> dict[str, str]:
         if self._scorer is None:
             return {}
-        self._barriers = {}
         by_output = {str(c.node.outputs[0].name): c for c in self._scored()}
         counts = [c.filter_count for c in by_output.values()]
         found = self._scorer.barriers(self._original, list(by_output), counts)

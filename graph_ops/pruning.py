@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ import onnx_ir as ir
 from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
 from graph_ops.canonical import scoring_copy
 from graph_ops.cost import latencies_ms
-from graph_ops.equivalence import Proof, prove
-from graph_ops.errors import LossError, ModelRunError, ModelTooLargeError, OptionsError
+from graph_ops.equivalence import prove
+from graph_ops.errors import LossError, ModelRunError, OptionsError
 from graph_ops.graph import graph_inputs
 from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.metric import measure
-from graph_ops.model import ModelLimits, SourceModel, load_model, model_bytes, write_model
+from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions, parse_options
 from graph_ops.report import Cost, RunFacts, build_report
+from graph_ops.result import PruneResult, write_and_read_back
 from graph_ops.runtime import Array, Session
 from graph_ops.scores import ScoreState
 from graph_ops.targets import goal_of, unreachable
@@ -42,7 +43,7 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        phase: `load`, `score`, `cut`, `prove`, `measure` or `write`.
+        phase: `load`, `score`, `cut`, `write`, `prove` or `measure`.
         done: Units done in the phase (samples while scoring).
         total: Units of the phase.
         message: For people.
@@ -55,41 +56,6 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """A pruned model with its report.
-
-    Attributes:
-        report: JSON-ready report.
-        scores: Score state of the original network, to cut it again at another target; None for
-            criteria without gradients.
-    """
-
-    report: dict[str, Any]
-    scores: ScoreState | None
-    _source: SourceModel = field(repr=False)
-    _model: ir.Model = field(repr=False)
-    _metadata: dict[str, str] = field(repr=False)
-
-    @property
-    def model(self) -> bytes:
-        """The pruned model, serialized.
-
-        Raises:
-            ModelTooLargeError: it is over 2 GB; use `write_model`.
-        """
-        return model_bytes(self._source, self._model, self._metadata)
-
-    def write_model(self, path: str | Path) -> Path:
-        """Write the model; one over 2 GB becomes a `.zip` of model and data file."""
-        return write_model(self._source, self._model, self._metadata, Path(path))
-
-    def write_scores(self, path: str | Path) -> None:
-        """Write the score state (an empty one for criteria without gradients)."""
-        state = self.scores or ScoreState.empty("", 0)
-        state.save(path)
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
@@ -250,20 +216,21 @@ class _Run:
         with self.phase("cut"):
             self.tell("cut", 0, 1)
             pruned = network.to_ir()
+        with self.phase("write"):
+            self.tell("write", 0, 1)
+            metadata = self._metadata(network)
+            written = write_and_read_back(network.source, pruned, metadata)
         with self.phase("prove"):
             self.tell("prove", 0, 1)
-            proof = _prove(network, pruned, dataset)
+            returned = written.reloaded.model
+            proof = prove(network.classes, network.dropped, returned, _proof_batches(dataset))
         with self.phase("measure"):
             self.tell("measure", 0, 1)
-            original, smaller = Session(network.source.model), Session(pruned)
+            original, smaller = Session(network.source.model), Session(returned)
             held_out = dataset.batches("held_out") if len(dataset.held_out) else ()
             metric = measure(original, smaller, held_out, *_judgement(network, dataset))
             batch, feeds = _latency_feeds(dataset)
             before_ms, after_ms = latencies_ms([original, smaller], feeds)
-        metadata = self._metadata(network)
-        with self.phase("write"):
-            self.tell("write", 0, 1)
-            size_bytes = _written_bytes(network.source, pruned, metadata)
         nothing = np.zeros_like(network.dropped)
         facts = RunFacts(
             bundle_sha256=bundle_sha256,
@@ -273,14 +240,14 @@ class _Run:
             rounds=self.rounds,
             metric=metric,
             before=_cost(network, nothing, network.source.size_bytes, before_ms, batch),
-            after=_cost(network, network.dropped, size_bytes, after_ms, batch),
+            after=_cost(network, network.dropped, written.size_bytes, after_ms, batch),
             proof=proof,
             prunable_before=prunable_before,
             timing_s=self.timing_s,
         )
         report = build_report(network, facts)
-        self.tell("write", 1, 1)
-        return PruneResult(report, first_state, network.source, pruned, metadata)
+        self.tell("measure", 1, 1)
+        return PruneResult(report, first_state, network.source, pruned, metadata, written)
 
     def _drop_to_target(
         self, network: TaylorPrunableNetwork, dataset: Dataset, scores: ScoreState | None
@@ -356,10 +323,6 @@ def _proof_batches(dataset: Dataset) -> Iterator[tuple[dict[str, Array], int]]:
             return
 
 
-def _prove(network: TaylorPrunableNetwork, pruned: ir.Model, dataset: Dataset) -> Proof:
-    return prove(network.classes, network.dropped, pruned, _proof_batches(dataset))
-
-
 def _latency_feeds(dataset: Dataset) -> tuple[int, dict[str, Array]]:
     """One sample, or one batch of a model whose batch size is fixed."""
     batch: Batch = next(iter(dataset.batches("scored")))
@@ -396,15 +359,6 @@ def _cost(
     macs, parameters, _ = network.cost.totals(dropped)
     known = network.cost.are_macs_complete
     return Cost(macs if known else None, parameters, size_bytes, milliseconds, batch)
-
-
-def _written_bytes(source: SourceModel, pruned: ir.Model, metadata: dict[str, str]) -> int:
-    """Size of the model file as it will be written."""
-    try:
-        return len(model_bytes(source, pruned, metadata))
-    except ModelTooLargeError:
-        stored = pruned.graph.initializers.values()
-        return sum(v.const_value.nbytes for v in stored if v.const_value is not None)
 
 
 __all__ = ["Progress", "PruneResult", "input_specs", "prune", "score"]

@@ -39,6 +39,7 @@ class ScoreState:
         sum_abs: [classes] Σ_n |c|, float64.
         sum_squares: [classes] Σ_n c², float64.
         samples: Samples summed over.
+        losses: Sum of their losses; NaN where one is not known.
     """
 
     digest: str
@@ -52,22 +53,24 @@ class ScoreState:
         """No samples yet."""
         return cls(digest, np.zeros(count), np.zeros(count))
 
-    def add(self, contributions: NDArray[np.float64], losses: NDArray[np.floating]) -> None:
+    def add(self, contributions: NDArray[np.float64], losses: NDArray[np.floating] | None) -> None:
         """Add samples.
 
         Args:
             contributions: [N, classes] c of each sample.
-            losses: [N] loss of each sample.
+            losses: [N] loss of each sample; None where it is not known, and so no mean is.
         """
         self.sum_abs += np.abs(contributions).sum(axis=0)
         self.sum_squares += np.square(contributions).sum(axis=0)
         self.samples += contributions.shape[0]
-        self.losses += float(np.sum(losses, dtype=np.float64))
+        self.losses += np.nan if losses is None else float(np.sum(losses, dtype=np.float64))
 
     @property
     def mean_loss(self) -> float | None:
-        """Mean loss over the samples; None before the first."""
-        return self.losses / self.samples if self.samples else None
+        """Mean loss over the samples; None before the first, or where one is not known."""
+        if self.samples == 0 or np.isnan(self.losses):
+            return None
+        return self.losses / self.samples
 
     def merge(self, other: ScoreState) -> ScoreState:
         """The sum of two states.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,9 @@ from graph_ops.loss import TARGET_INPUT, LossChoice, OutputForm, attach_loss, ch
 from graph_ops.loss import output_form as find_output_form
 from graph_ops.options import PruneOptions
 from graph_ops.runtime import Array, Session
+
+ENGINES: dict[str, Callable[[], Engine]] = {"auto": StandardEngine, "standard": StandardEngine}
+"""What each value of the option `engine` opens."""
 
 
 class Scorer:
@@ -51,7 +54,7 @@ class Scorer:
         copy = scoring_copy(original, sample_shapes)
         self.form: OutputForm = find_output_form(copy.model, copy.shapes, options.output)
         self.loss: LossChoice = choose_loss(self.form, targets, options.loss)
-        self.engine: Engine = StandardEngine()
+        self.engine: Engine = ENGINES[options.engine]()
         self._labeller: Session | None = None
         self._original = original
         self._taps: tuple[Tap, ...] = ()

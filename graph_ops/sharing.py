@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graph_ops.graph import constant_array, constant_dims, is_root_constant
+from graph_ops.graph import constant_array, constant_dims, is_root_constant, stored_value
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,7 @@ def unshare(model: ir.Model) -> list[SharedUse]:
             while name in names:
                 name += "_"
             names.add(name)
-            tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-            copy = ir.Value(
-                name=name,
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
-            )
+            copy = stored_value(name, array)
             graph.initializers.add(copy)
             if value.is_graph_input():
                 graph.inputs.append(copy)

@@ -11,8 +11,8 @@ from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions
 from graph_ops.selection import Goal, Selection
 
-METADATA_BYTES = 4096
-"""Room kept for the metadata written into the model when a size in bytes is the target."""
+METADATA_BYTES = 1024
+"""Room kept for names and digests in the metadata of a model with a size in bytes as target."""
 
 
 def goal_of(
@@ -39,7 +39,7 @@ def goal_of(
     if target.max_params_ratio is not None:
         return Goal(parameters=parameters * (1 - (1 - target.max_params_ratio) * share))
     assert target.max_size_bytes is not None
-    rest = max(0, network.source.size_bytes - size) + METADATA_BYTES
+    rest = max(0, network.source.size_bytes - size) + _metadata_bytes(options)
     goal = target.max_size_bytes - rest
     return Goal(size_bytes=size - (size - goal) * share)
 
@@ -68,7 +68,9 @@ def unreachable(
         "filters_dropped": filters,
         "macs_ratio": after[0] / before[0] if before[0] else None,
         "params_ratio": after[1] / before[1] if before[1] else None,
-        "size_bytes": after[2] + max(0, network.source.size_bytes - before[2]) + METADATA_BYTES,
+        "size_bytes": after[2]
+        + max(0, network.source.size_bytes - before[2])
+        + _metadata_bytes(network.options),
     }
     return UnreachableTargetError(
         f"Target {target.kind} = {target.value:g} cannot be reached: dropping every filter that "
@@ -80,3 +82,8 @@ def unreachable(
         best=best,
         goal={k: v for k, v in vars(goal).items() if v is not None},
     )
+
+
+def _metadata_bytes(options: PruneOptions) -> int:
+    """Most that the metadata adds to the file; the options stand in it as JSON."""
+    return METADATA_BYTES + len(options.model_dump_json(indent=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -93,8 +93,3 @@ class Engine(Protocol):
     def open_activations(self, graph: ScoringGraph) -> ActivationSession:
         """Open the graph for reading activations and gradients."""
         ...
-
-
-def tap_names(taps: Sequence[Tap]) -> list[str]:
-    """Names of the taps, in order."""
-    return [t.name for t in taps]

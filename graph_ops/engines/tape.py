@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from graph_ops.channels import Dims
 from graph_ops.errors import GradientError
-from graph_ops.graph import constant_array, is_root_constant, node_label
+from graph_ops.graph import constant_array, is_root_constant, node_label, stored_value
 
 
 class BackwardTape:
@@ -105,13 +105,7 @@ class BackwardTape:
         key = (data.dtype.str, data.shape, hashlib.sha256(data.data).digest())
         if key not in self._constants:
             name = self._name("grad/constant")
-            tensor = ir.tensor(data, name=name)
-            value = ir.Value(
-                name=name,
-                shape=ir.Shape(data.shape),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
-            )
+            value = stored_value(name, data)
             self.graph.initializers.add(value)
             self._constants[key] = value
         return self._constants[key]
@@ -124,13 +118,6 @@ class BackwardTape:
         """A stored float scalar of the element type of `like` (float32 by default)."""
         dtype = like.dtype.numpy() if like is not None and like.dtype is not None else np.float32
         return self.constant(np.asarray(number, dtype=dtype))
-
-    def shape_of(self, value: ir.Value) -> ir.Value:
-        """The value's shape: stored where it is static, read at run time otherwise."""
-        dims = self._shapes.get(str(value.name))
-        if dims is not None and all(d is not None for d in dims):
-            return self.ints([int(d or 0) for d in dims])
-        return self.op("Shape", value)
 
     def reshape_like(self, gradient: ir.Value, value: ir.Value) -> ir.Value:
         """The gradient in the value's shape; at most one axis (the batch) is not static."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+import graph_ops.result
 from graph_ops.errors import (
     FilterGlobError,
     LossError,
     NothingPrunableError,
+    ProofError,
     ScoreStateError,
+    SurgeryError,
     UnreachableTargetError,
 )
 from graph_ops.pruning import Progress, PruneResult, prune
@@ -208,10 +212,57 @@ def test_scores_can_be_kept_and_cut_again_at_another_target(tmp_path: Any) -> No
         )
 
 
+def test_scores_of_other_convolutions_are_not_taken_over(tmp_path: Any) -> None:
+    """Scores taken without conv1 say nothing of conv1; taken as zeros they would drop it first."""
+    run(exclude=["conv1"], target={"filters": 4}).write_scores(tmp_path / "scores.npz")
+    state = ScoreState.load(tmp_path / "scores.npz")
+    with pytest.raises(ScoreStateError):
+        prune(digits.MODEL, digits.BUNDLE, QUICK, scores=state)
+
+
+def _sabotage(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Let the writer make a mistake in what it writes."""
+    write = graph_ops.result.model_bytes
+
+    def write_wrongly(*arguments: Any) -> bytes:
+        model = onnx.load_from_string(write(*arguments))
+        change(model)
+        return model.SerializeToString()
+
+    monkeypatch.setattr(graph_ops.result, "model_bytes", write_wrongly)
+
+
+def test_a_file_that_differs_from_the_cut_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scale_a_weight(model: onnx.ModelProto) -> None:
+        weight = next(i for i in model.graph.initializer if i.name == "conv2.weight")
+        array = onnx.numpy_helper.to_array(weight) * 1.01
+        weight.raw_data = array.astype(np.float32).tobytes()
+
+    _sabotage(monkeypatch, scale_a_weight)
+    with pytest.raises(ProofError) as caught:
+        run()
+    assert caught.value.details["max_rel_diff"] > 1e-4  # type: ignore[operator]
+
+
+def test_a_file_that_the_checker_refuses_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget_an_input(model: onnx.ModelProto) -> None:
+        del model.graph.node[0].input[1:]
+
+    _sabotage(monkeypatch, forget_an_input)
+    with pytest.raises(SurgeryError) as caught:
+        run()
+    assert caught.value.details["cause"] == "model_invalid"
+
+
+def test_the_file_that_is_written_is_the_one_that_was_proven(tmp_path: Any) -> None:
+    result = run()
+    assert result.write_model(tmp_path / "pruned.onnx").read_bytes() == result.model
+
+
 def test_progress_and_metadata() -> None:
     seen: list[Progress] = []
     result = prune(digits.MODEL, digits.BUNDLE, QUICK, progress=seen.append)
-    assert {"load", "score", "cut", "prove", "measure", "write"} <= {p.phase for p in seen}
+    assert {p.phase for p in seen} == {"load", "score", "cut", "write", "prove", "measure"}
     scored = [p for p in seen if p.phase == "score"]
     assert (
         scored[-1].done

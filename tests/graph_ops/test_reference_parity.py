@@ -114,3 +114,14 @@ def test_half_the_batches_merged_equal_all_of_them() -> None:
     merged = first.state.merge(second.state)
     assert merged.samples == whole.state.samples == 32
     np.testing.assert_array_equal(merged.sum_abs, whole.state.sum_abs)
+
+
+def test_the_mean_loss_is_known_from_batches_and_not_from_gradients(
+    network: TaylorPrunableNetwork,
+) -> None:
+    batch = digits.batch(0, 8)
+    network.update_score(batch)
+    expected = digits.losses(digits.weights(), batch["image"], batch["labels"]).mean()
+    assert network.state.mean_loss == pytest.approx(expected, rel=1e-4)
+    network.update_score(*network.forward_backward(batch))
+    assert network.state.mean_loss is None

@@ -74,15 +74,6 @@ def analyse_bytes(
     return Analysis(analyse(copy, bind_shapes(copy, sample_shapes or {})), uses)
 
 
-def can_drop(classes: ChannelClasses) -> NDArray[np.bool_]:
-    """[classes] those that a convolution produces and that are not frozen."""
-    produced = np.zeros(classes.count, dtype=bool)
-    for convolution in classes.channels.convolutions:
-        if convolution.is_producer:
-            produced[classes.of_filters(convolution)] = True
-    return produced & ~classes.is_frozen
-
-
 def random_drop(
     classes: ChannelClasses, rng: np.random.Generator, share: float
 ) -> NDArray[np.bool_]:
@@ -90,7 +81,7 @@ def random_drop(
 
     What grouped convolutions bind goes in balanced bundles.
     """
-    ids = np.flatnonzero(can_drop(classes))
+    ids = np.flatnonzero(classes.is_prunable)
     balances = classes.balances
     units = [[int(c)] for c in ids if not balances.is_bound[c]]
     for part in balances.components(ids):
