@@ -369,6 +369,8 @@ def _static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
     """Per-sample shapes of inputs whose axes are all fixed (but the first)."""
     shapes = {}
     for value in graph_inputs(model.graph):
-        if value.shape is not None and all(isinstance(d, int) for d in value.shape.dims[1:]):
-            shapes[str(value.name)] = tuple(int(d) for d in value.shape.dims[1:])  # type: ignore[arg-type]
+        axes = [] if value.shape is None else value.shape.dims[1:]
+        fixed = tuple(d for d in axes if isinstance(d, int))
+        if value.shape is not None and len(fixed) == len(axes):
+            shapes[str(value.name)] = fixed
     return shapes

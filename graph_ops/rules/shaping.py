@@ -106,7 +106,8 @@ def _complete(node: ir.Node, channels: Channels, dims: Dims, out_dims: Dims) -> 
     if dims[0] is not None or None in dims[1:] or len(unknown) != 2 or unknown[0] != 0:
         return out_dims
     elements = channels.elements(node, 1) if node.op_type == "Reshape" else None
-    if not elements or elements[0] != AxisLength(node.inputs[0], 0):  # type: ignore[arg-type]
+    x = node.inputs[0]
+    if x is None or not elements or elements[0] != AxisLength(x, 0):
         return out_dims
     known = math.prod(d for d in out_dims if d is not None)
     missing = math.prod(d for d in dims if d is not None) // max(1, known)
@@ -279,8 +280,9 @@ def couple_expand(node: ir.Node, channels: Channels) -> None:
                 out[axis] = channels.axis(origin.value, origin.axis)
         elif numbers is not None and element >= 0 and (source < 0 or dims[source] == 1):
             out[axis] = channels.fresh(numbers[element]) if numbers[element] > 1 else None
-        if out[axis] is not None and numbers is not None and element >= 0 and numbers[element] > 1:
-            channels.edit(SpellCount(node, 1, element, out[axis]))  # type: ignore[arg-type]
+        carried = out[axis]
+        if carried is not None and numbers is not None and element >= 0 and numbers[element] > 1:
+            channels.edit(SpellCount(node, 1, element, carried))
     if numbers is None:
         name = node_label(node)
         channels.freeze_lengths(node, 1, out, f"its count shapes another axis in Expand {name!r}")
