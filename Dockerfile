@@ -53,12 +53,28 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['PORT'] + '/healthz', timeout=4)"]
 ENTRYPOINT ["python", "-m", "service"]
 
+# The ort-training engine has an environment of its own: both packages install `onnxruntime/`.
+FROM python AS training
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+RUN python3 -c 'import sys; assert sys.version_info < (3, 13), "onnxruntime-training ends at Python 3.12"' \
+    && python3 -m venv /opt/venv-training
+COPY graph_ops/engines/ort_training/requirements /requirements
+
+FROM training AS training-cpu
+RUN /opt/venv-training/bin/pip install --no-deps -r /requirements/cpu.txt \
+    && /opt/venv-training/bin/pip uninstall --yes setuptools pip
+
 FROM builder AS builder-cpu
 RUN /opt/venv/bin/pip install -c constraints.txt '.[cpu]' \
     && /opt/venv/bin/pip uninstall --yes setuptools pip
 
 FROM runtime AS cpu
 COPY --from=builder-cpu /opt/venv /opt/venv
+COPY --from=training-cpu /opt/venv-training /opt/venv-training
+
+FROM training AS training-gpu
+RUN /opt/venv-training/bin/pip install --no-deps -r /requirements/gpu.txt \
+    && /opt/venv-training/bin/pip uninstall --yes setuptools pip
 
 FROM builder AS builder-gpu
 RUN /opt/venv/bin/pip install -c constraints.txt '.[gpu]' \
@@ -66,5 +82,6 @@ RUN /opt/venv/bin/pip install -c constraints.txt '.[gpu]' \
 
 FROM runtime AS gpu
 COPY --from=builder-gpu /opt/venv /opt/venv
+COPY --from=training-gpu /opt/venv-training /opt/venv-training
 
 FROM cpu

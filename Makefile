@@ -11,6 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Newer than every file that decides what is installed, so that setup is done once.
 STAMP := $(VENV)/.installed
+# The ort-training engine has an environment of its own beside it: both packages install `onnxruntime/`.
+TRAINING_VENV := .venv-training
+TRAINING_STAMP := $(TRAINING_VENV)/.installed
+TRAINING_REQUIREMENTS := graph_ops/engines/ort_training/requirements/cpu.txt
 
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -26,18 +30,29 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow serve lint format bench smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: $(STAMP) ## Create .venv and install everything in it, at the pinned versions
+setup: $(STAMP) $(TRAINING_STAMP) ## Create .venv and .venv-training, and install everything at the pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No python3 found: install Python 3.11, or name it: make setup PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed: make setup PYTHON=...")'
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	@touch $@
+
+# onnxruntime-training ends at Python 3.12; with a newer one the engine ort-training is left out.
+$(TRAINING_STAMP): $(STAMP) $(TRAINING_REQUIREMENTS)
+	@rm -rf $(TRAINING_VENV) && mkdir $(TRAINING_VENV)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		$(BIN)/python -m venv $(TRAINING_VENV) \
+		&& $(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(TRAINING_REQUIREMENTS); \
+	else \
+		echo "No wheel of onnxruntime-training for this Python: the engine ort-training is left out." >&2; \
+	fi
 	@touch $@
 
 demo: setup ## Prune the digits network through a service of its own; results in demo-output/
@@ -48,6 +63,9 @@ test: setup ## Run the tests, without those that take minutes or need a GPU (ARG
 
 test-slow: setup ## Run the tests that take minutes (ARGS: for pytest)
 	@$(BIN)/python -m pytest -m 'slow and not gpu' $(ARGS)
+
+test-gpu: setup ## Run the tests that need a GPU (they skip with a reason where there is none)
+	@$(BIN)/python -m pytest -m 'gpu' -rs $(ARGS)
 
 serve: setup ## Run the service (HOST, PORT, DATA_DIR, and all of docs/settings.md)
 	@HOST='$(HOST)' PORT='$(PORT)' DATA_DIR='$(DATA_DIR)' exec $(BIN)/python -m service
@@ -71,5 +89,5 @@ image: ## Build the container image with buildah (BASE, TARGET: cpu or gpu, IMAG
 	$(BUILDAH) bud --format docker $(BUILDAH_FLAGS) --build-arg 'BASE=$(BASE)' --target '$(TARGET)' -t '$(IMAGE)' .
 
 clean: ## Remove the environment, caches and the demo's output (never data/)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-output *.egg-info
+	rm -rf $(VENV) $(TRAINING_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-output *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

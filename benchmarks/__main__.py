@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ORDER = ("scoring", "digits_curve", "criterion_correlation", "defaults", "graph_scaling")
+ORDER = ("scoring", "engines", "digits_curve", "criterion_correlation", "defaults", "graph_scaling")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ code), carries its data in `details`, and has a sentence for a message that says
     │   ├── ModelArchiveError         model_archive
     │   ├── ModelTooLargeError        model_too_large
     │   └── ModelRunError             model_run_failed
+    │       └── OutOfMemoryError      out_of_memory
     ├── BundleError                   what is wrong with the calibration bundle
     │   ├── BundleFormatError         bundle_format
     │   ├── PickledBundleError        bundle_pickled
@@ -35,6 +36,10 @@ code), carries its data in `details`, and has a sentence for a message that says
     │   ├── NothingPrunableError      nothing_prunable
     │   ├── ScoresMissingError        scores_missing
     │   └── ScoreStateError           score_state_mismatch
+    ├── EngineError                   what is wrong with a gradient engine
+    │   ├── EngineUnavailableError    engine_unavailable
+    │   ├── EngineUnsupportedError    engine_unsupported
+    │   └── EngineProcessError        engine_process_failed
     ├── UnreachableTargetError        target_unreachable
     ├── SurgeryError                  surgery_failed
     └── ProofError                    proof_failed
@@ -133,6 +138,12 @@ class ModelRunError(ModelError):
     """ONNX Runtime cannot load or run the model."""
 
     code = "model_run_failed"
+
+
+class OutOfMemoryError(ModelRunError):
+    """A run asks for more memory than there is, even with a single sample."""
+
+    code = "out_of_memory"
 
 
 class BundleError(PrunerError):
@@ -253,6 +264,30 @@ class ScoreStateError(ScoreError):
     """A saved score state belongs to another model or another definition of the score."""
 
     code = "score_state_mismatch"
+
+
+class EngineError(PrunerError):
+    """A gradient engine cannot do its work."""
+
+    code = "engine_error"
+
+
+class EngineUnavailableError(EngineError):
+    """The engine's environment, library or device is missing or of the wrong version."""
+
+    code = "engine_unavailable"
+
+
+class EngineUnsupportedError(EngineError):
+    """The engine cannot differentiate an operator of this model."""
+
+    code = "engine_unsupported"
+
+
+class EngineProcessError(EngineError):
+    """The engine's process ended, hung, or failed in native code."""
+
+    code = "engine_process_failed"
 
 
 class UnreachableTargetError(PrunerError):

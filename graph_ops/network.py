@@ -101,6 +101,11 @@ class TaylorPrunableNetwork:
             )
         self.state = self._empty_state()
 
+    def close(self) -> None:
+        """Give back what the gradient engine holds outside this process (its child)."""
+        if self._scorer is not None:
+            self._scorer.close()
+
     # What there is -----------------------------------------------------------------------------
 
     @property

@@ -111,8 +111,10 @@ class PruneOptions(_Options):
     """Name of the bundle's array of targets."""
     recovery: Literal["none"] = "none"
     """How accuracy is given back after the cut."""
-    engine: Literal["auto", "standard"] = "auto"
-    """Who computes the gradients."""
+    engine: Literal["auto", "standard", "ort-training"] = "auto"
+    """Who computes the gradients: `standard` (our own backward graph), `ort-training`
+    (onnxruntime-training in its own process), or `auto`: `ort-training` where it can use a GPU,
+    else `standard`."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
     """Samples per forward and backward pass (a model with a fixed batch size uses its own)."""
     max_samples: Annotated[int, Field(ge=1)] | None = None

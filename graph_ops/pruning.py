@@ -28,6 +28,7 @@ from graph_ops.metric import measure
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions, parse_options
+from graph_ops.prefetch import prefetched
 from graph_ops.report import Cost, RunFacts, build_report
 from graph_ops.result import PruneResult, write_and_read_back
 from graph_ops.runtime import Array, Session
@@ -171,7 +172,10 @@ def _opened(
                 targets=dataset.target_info,
             )
             _check_labels(network, dataset)
-        yield network, dataset, sha256
+        try:
+            yield network, dataset, sha256
+        finally:
+            network.close()
 
 
 def _check_labels(network: TaylorPrunableNetwork, dataset: Dataset) -> None:
@@ -300,7 +304,7 @@ class _Run:
         """Score the network as it is on every sample that is not held out."""
         total = len(dataset.scored)
         done = 0
-        for batch in dataset.batches("scored"):
+        for batch in prefetched(dataset.batches("scored")):
             network.update_score(batch)
             done += batch.size
             self.tell("score", done, total, f"round {number}")

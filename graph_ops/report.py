@@ -56,7 +56,7 @@ class RunFacts:
 def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, Any]:
     """The report as JSON-ready dicts and lists."""
     scorer = network.scorer if network.options.criterion.needs_gradients else None
-    engine = scorer.info if scorer is not None else None
+    engine = scorer.engine_facts if scorer is not None else None
     loss = scorer.loss if scorer is not None else None
     convolutions = [_convolution(network, i) for i in range(len(network.convolutions))]
     counted = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,16 +18,29 @@ from graph_ops.engines.base import (
     ScoringGraph,
     Tap,
 )
-from graph_ops.engines.standard import StandardEngine
+from graph_ops.engines.catalog import ENGINES
 from graph_ops.errors import MissingInputError, ScoresMissingError
 from graph_ops.folding import fold_batch_normalization
+from graph_ops.halving import HalvingRunner
 from graph_ops.loss import TARGET_INPUT, LossChoice, OutputForm, attach_loss, choose_loss
 from graph_ops.loss import output_form as find_output_form
 from graph_ops.options import PruneOptions
 from graph_ops.runtime import Array, Session
 
-ENGINES: dict[str, Callable[[], Engine]] = {"auto": StandardEngine, "standard": StandardEngine}
-"""What each value of the option `engine` opens."""
+
+@dataclass(frozen=True)
+class EngineFacts(EngineInfo):
+    """Who computed the gradients, and how, for the report.
+
+    Attributes:
+        why: Why it was this engine.
+        batch_limit: Most samples run at once after memory ran out; None as long as it did not.
+        memory_shortages: How often memory ran out.
+    """
+
+    why: str
+    batch_limit: int | None
+    memory_shortages: int
 
 
 class Scorer:
@@ -64,11 +78,28 @@ class Scorer:
         self._activations: ActivationSession | None = None
         self._origins: dict[str, Array] = {}
         self._seen = 0
+        self._halving = HalvingRunner()
 
     @property
-    def info(self) -> EngineInfo | None:
-        """Who computed the gradients (None before the first batch)."""
-        return self._session.info if self._session is not None else None
+    def engine_facts(self) -> EngineFacts | None:
+        """Who computed the gradients, and how (None before the first batch)."""
+        if self._session is None:
+            return None
+        info = self._session.info
+        return EngineFacts(
+            name=info.name,
+            version=info.version,
+            provider=info.provider,
+            device=info.device,
+            why=self.engine.why,
+            batch_limit=self._halving.limit,
+            memory_shortages=self._halving.shortages,
+        )
+
+    def close(self) -> None:
+        """Give back what the engine holds outside this process."""
+        self.engine.close()
+        self._session = self._activations = None
 
     def barriers(
         self, model: ir.Model, outputs: Sequence[str], counts: Sequence[int]
@@ -112,11 +143,19 @@ class Scorer:
         return Batch(inputs, None if targets is None else np.asarray(targets), size, indices)
 
     def contributions(self, batch: Batch) -> tuple[Array, list[Array]]:
-        """[n] losses, and [n, C] contributions of each scored convolution's filters."""
+        """[n] losses, and [n, C] contributions of each scored convolution's filters.
+
+        When memory runs out the batch is halved, and those that follow are as small.
+        """
         if self._session is None:
             self._session = self.engine.open(self._require_graph())
+        losses, parts = self._halving.run(batch, self._run)
+        return losses, self._scale(parts)
+
+    def _run(self, batch: Batch) -> tuple[Array, list[Array]]:
+        assert self._session is not None
         losses, parts = self._session.contributions(self._feeds(batch))
-        return losses[: batch.size], self._scale([p[: batch.size] for p in parts])
+        return losses[: batch.size], [p[: batch.size] for p in parts]
 
     def forward_backward(self, batch: Batch) -> tuple[dict[str, Array], dict[str, Array]]:
         """Activations and gradients by convolution name."""

@@ -70,6 +70,11 @@ request 200 /v1/options/schema
 require "options schema" '"target"' '"min_filters"' '"recovery"'
 ok "GET /v1/options/schema"
 
+request 200 /v1/engines
+require engines '"name": *"standard", *"works": *true' '"name": *"ort-training"'
+engines=$(cat "$work/body")
+ok "GET /v1/engines"
+
 request 200 /openapi.json
 require openapi '"/v1/prune"' '"/v1/models"'
 ok "GET /openapi.json"
@@ -118,6 +123,18 @@ ok "GET $report_path"
 request 200 "$model_path"
 cmp --silent "$work/body" "$work/pruned.onnx" || fail "GET $model_path: not the model of the reply"
 ok "GET $model_path (the same bytes)"
+
+if grep -qE '"name": *"ort-training", *"works": *true' <<<"$engines"; then
+    request 200 /v1/prune -F "model=@$example/digits.onnx" \
+        -F "bundle=@$example/calibration.npz" \
+        -F 'options={"target":{"filters":8},"engine":"ort-training"}'
+    report_path=$(header link | sed -nE 's|.*<([^>]+)>; *rel="describedby".*|\1|p')
+    request 200 "$report_path"
+    require "report of ort-training" '"name": *"ort-training"' '"filters_after"'
+    ok "POST /v1/prune with the engine ort-training"
+else
+    echo "--  the engine ort-training does not work there: $engines"
+fi
 
 printf 'this is no model' >"$work/bad.onnx"
 request '4[0-9][0-9]' /v1/prune -F "model=@$work/bad.onnx" -F "bundle=@$example/calibration.npz"

@@ -25,7 +25,7 @@ _FILE_OF_ACTION = {
     "inspect": "inspection.json",
     "channels": "channels.json",
     "contents": "contents.json",
-    "probe": "versions.json",
+    "probe": "probe.json",
 }
 _CHECK_OF_KIND = {Kind.MODEL: "inspect", Kind.BUNDLE: "contents"}
 
@@ -80,7 +80,7 @@ class Catalog:
         return await asyncio.shield(search)
 
     async def probe(self) -> Any:
-        """Versions of the runtime as a child sees it.
+        """Versions of the runtime and states of the engines, as a child sees them.
 
         Raises:
             Problem: a child cannot be started or cannot import it.

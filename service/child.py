@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import json
 import os
@@ -114,14 +115,16 @@ def contents(request: Request, workdir: Path, progress: ProgressWriter) -> None:
 
 
 def probe(request: Request, workdir: Path, progress: ProgressWriter) -> None:
-    """Show that the library and its runtime can be imported; leaves `versions.json`."""
+    """Show that the library can be imported, and which engines work; leaves `probe.json`."""
     import onnx
     import onnxruntime
 
     import graph_ops.pruning  # noqa: F401 - that it can be imported is what is asked
+    from graph_ops.engines.catalog import engine_statuses
 
     versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    write_json(workdir / "versions.json", versions)
+    engines = [dataclasses.asdict(status) for status in engine_statuses()]
+    write_json(workdir / "probe.json", {"versions": versions, "engines": engines})
 
 
 ACTIONS: dict[str, Action] = {

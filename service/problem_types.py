@@ -251,6 +251,27 @@ LIBRARY_PROBLEMS: dict[str, ProblemType] = {
     "score_state_mismatch": ProblemType(
         422, "Scores of something else", "Use scores of the same model and definition."
     ),
+    "out_of_memory": ProblemType(
+        422,
+        "Memory ran out",
+        "Not even one sample fits: use smaller inputs, or a machine or GPU with more memory.",
+    ),
+    "engine_error": ProblemType(500, "The gradient engine failed", "`detail` says why."),
+    "engine_unavailable": ProblemType(
+        422,
+        "The engine does not work here",
+        "/v1/engines says which engines do; `auto` takes one of them.",
+    ),
+    "engine_unsupported": ProblemType(
+        422,
+        "The engine cannot differentiate this model",
+        "Use the engine `standard`, or `auto`, which falls back to it.",
+    ),
+    "engine_process_failed": ProblemType(
+        500,
+        "The engine's process failed",
+        "Try again, or use the engine `standard`; the message has the process' last words.",
+    ),
     "target_unreachable": ProblemType(
         422,
         "Target out of reach",

@@ -27,6 +27,7 @@ class Services:
 
     Attributes:
         versions: What the first child reported of its runtime; None until it has.
+        engines: What it reported of the gradient engines; None until it has.
         probe_problem: Why the first child did not work, if so.
     """
 
@@ -38,6 +39,7 @@ class Services:
     jobs: Jobs
     keys: IdempotencyKeys
     versions: dict[str, Any] | None = None
+    engines: list[dict[str, Any]] | None = None
     probe_problem: Problem | None = None
 
     @classmethod
@@ -70,7 +72,8 @@ class Services:
     async def probe(self) -> None:
         """Find out, once, whether children can do their work here."""
         try:
-            self.versions = await self.catalog.probe()
+            found = await self.catalog.probe()
+            self.engines, self.versions = found["engines"], found["versions"]
         except Problem as problem:
             log.error("children do not work: %s", problem)
             self.probe_problem = problem

@@ -1,7 +1,8 @@
 """Settings of the server, read from environment variables of the same names.
 
-Every setting is described beside its field and has a row in `docs/settings.md`; a test compares
-the two.
+Those that the library reads (GPU, threads, training runtime) are checked here and reach it
+through the environment that every child inherits. Every setting is described beside its field and
+has a row in `docs/settings.md`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -73,6 +74,17 @@ class Settings(BaseSettings):
     of the machine's (or container's) memory, divided by `MAX_CONCURRENT_JOBS`."""
     job_file_bytes: Bytes = 32 * 2**30
     """Largest file a child process may write, in bytes."""
+    gpu_device: Annotated[int, Field(ge=0)] = 0
+    """Index of the one GPU that jobs of this server use, where there is one."""
+    gpu_memory_bytes: Bytes | None = None
+    """Bound on the GPU memory arena of one job, in bytes; all there is when not set."""
+    ort_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of one job within an operator; 0 takes as many as there are processors."""
+    ort_training_python: Path | None = None
+    """Python of the environment with onnxruntime-training. When not set: that of the environment
+    beside the server's own, with `-training` after its name."""
+    ort_training_timeout_s: Seconds = 600.0
+    """Seconds the `ort-training` engine may take for one batch before its process is ended."""
     shutdown_grace_s: Seconds = 10.0
     """Seconds that running responses get to end when the server is told to stop."""
     child_module: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")] = "service.child"

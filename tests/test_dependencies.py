@@ -12,7 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from graph_ops.engines.ort_training.environment import REQUIRED_VERSION
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+TRAINING = REPOSITORY / "graph_ops" / "engines" / "ort_training" / "requirements"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONSTRAINTS = [
@@ -53,6 +56,12 @@ def split_pin(line: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def training_pins(kind: str) -> dict[str, str]:
+    """Everything that an environment of the ort-training engine holds."""
+    lines = (TRAINING / f"{kind}.txt").read_text().splitlines()
+    return dict(split_pin(line) for line in lines if line and not line.startswith("#"))
+
+
 def installed_closure() -> dict[str, str]:
     """Installed packages that this project asks for, directly or not, with their versions."""
     versions: dict[str, str] = {}
@@ -91,7 +100,10 @@ def tracked_files() -> list[Path]:
 def test_every_dependency_has_a_line_that_says_why() -> None:
     page = (REPOSITORY / "docs" / "dependencies.md").read_text()
     explained = {name for name, why in re.findall(r"^\| `([\w-]+)` \| (.{10,}) \|$", page, re.M)}
-    assert explained == {requirement.name for requirement in direct_dependencies()}
+    training = {
+        name for name in {**training_pins("cpu"), **training_pins("gpu")} if "training" in name
+    }
+    assert explained == {requirement.name for requirement in direct_dependencies()} | training
 
 
 def test_every_dependency_names_the_oldest_version_that_will_do() -> None:
@@ -126,3 +138,18 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
             if FORBIDDEN.search(line):
                 found.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_training_environment_has_the_versions_of_this_one_where_they_share(kind: str) -> None:
+    """Arrays and graphs pass between the two."""
+    shared = {
+        name: v for name, v in training_pins(kind).items() if canonicalize_name(name) in pins()
+    }
+    assert {"numpy", "onnx", "onnx-ir"} <= set(shared)
+    assert shared == {name: pins()[canonicalize_name(name)] for name in shared}
+
+
+def test_the_training_environments_have_the_version_the_engine_asks_for() -> None:
+    assert training_pins("cpu")["onnxruntime-training-cpu"] == REQUIRED_VERSION
+    assert training_pins("gpu")["onnxruntime-training"] == REQUIRED_VERSION

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from graph_ops import PruneOptions, PrunerError, Target, prune
 from graph_ops.cli.exits import exit_code
+from graph_ops.engines.ort_training.rewrites import REWRITES
 from graph_ops.options import Criterion
 from graph_ops.rules import COUPLINGS, GRADIENTS
 from graph_ops.rules.zero import zero_gradient
@@ -54,6 +55,14 @@ def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+# Engines -------------------------------------------------------------------------------------
+
+
+def test_every_rewrite_is_documented() -> None:
+    documented = [row[0].strip("`") for row in rows((DOCS / "engines.md").read_text(), "rewritten")]
+    assert documented == REWRITES.op_types
 
 
 # Options -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from graph_ops.cli import display
 from graph_ops.cli.exits import exit_on_error
 from graph_ops.cli.flags import with_option_flags
+from graph_ops.engines.catalog import engine_statuses
 from graph_ops.errors import OptionsError
 from graph_ops.inspection import describe_channels, inspect_model
 from graph_ops.options import PruneOptions
@@ -170,6 +172,17 @@ def score(
             f"wrote {out}: scores of {len(total.sum_abs)} filter classes over "
             f"{total.samples} samples"
         )
+
+
+@app.command()
+def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say which gradient engines work here, on which device, and why one does not."""
+    with exit_on_error():
+        statuses = engine_statuses()
+        if as_json:
+            display.print_json([asdict(status) for status in statuses])
+        else:
+            display.print_engines(statuses)
 
 
 def _check_output(flag: str, path: Path | None, *others: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from graph_ops.engines.catalog import EngineStatus
 from graph_ops.pruning import Progress, ProgressCallback
 
 
@@ -50,7 +51,7 @@ def progress_bars(*, is_quiet: bool) -> Iterator[ProgressCallback]:
         yield show
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
     """A document on stdout, as JSON."""
     print(json.dumps(document, indent=2))
 
@@ -120,6 +121,18 @@ def print_channels(channels: dict[str, Any]) -> None:
             count = f"{entry['filters']} of {entry['of']}"
             frozen.add_row(entry["convolution"], count, "\n".join(entry["reasons"]))
         console.print(frozen)
+
+
+def print_engines(statuses: Sequence[EngineStatus]) -> None:
+    """The gradient engines, in a table."""
+    table = Table()
+    for column in ("engine", "works", "runtime", "device", "remarks"):
+        table.add_column(column, overflow="fold")
+    for status in statuses:
+        works = "yes" if status.works else "no"
+        runtime, device = status.version or "", status.device or ""
+        table.add_row(status.name, works, runtime, device, status.reason or "")
+    _console().print(table)
 
 
 def print_line(text: str) -> None:

@@ -19,6 +19,7 @@ import typer
 
 from graph_ops.errors import (
     BundleError,
+    EngineError,
     ModelError,
     OptionsError,
     ProofError,
@@ -41,6 +42,7 @@ EXIT_CODES: Final[dict[type[PrunerError], int]] = {
     BundleError: 4,
     ScoreError: 5,
     UnreachableTargetError: 6,
+    EngineError: 8,
     SurgeryError: 7,
     ProofError: 7,
 }

@@ -82,6 +82,11 @@ class ActivationSession(Protocol):
 class Engine(Protocol):
     """Computes gradients of the loss with respect to convolution outputs."""
 
+    @property
+    def why(self) -> str:
+        """Why it is this engine, for the report."""
+        ...
+
     def barriers(self, graph: ScoringGraph) -> Mapping[str, str]:
         """Taps (by name) that cannot be scored, and why."""
         ...
@@ -92,4 +97,8 @@ class Engine(Protocol):
 
     def open_activations(self, graph: ScoringGraph) -> ActivationSession:
         """Open the graph for reading activations and gradients."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held outside this process; the engine can be used again."""
         ...

@@ -1,24 +1,12 @@
 """The `standard` engine: a backward graph of standard ONNX operators, run by ONNX Runtime.
 
-Three identities keep it fast:
-
-* BatchNormalization is folded into its convolution; the convolution's own output is still what is
-  scored (see `graph_ops.folding`).
-* Through a positively homogeneous operator of one channel, z = relu(y) or pool(y), Euler's identity
-  gives Σ y·g_y = Σ z·g_z: the product is taken as far down as the channel goes alone, Conv+Relu
-  stays one kernel, and a MaxPool below the first convolution is never differentiated.
-* The sum over positions is a GlobalAveragePool of the product (times the number of positions),
-  which stays in the runtime's blocked layout; only [N, ΣC] numbers are read back.
+What is differentiated and summed is planned in `graph_ops.engines.reduction`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import numpy as np
-import onnx_ir as ir
 import onnxruntime as ort
 
 from graph_ops.engines.backward import (
@@ -26,37 +14,21 @@ from graph_ops.engines.backward import (
     append_backward,
     upstream,
 )
-from graph_ops.engines.base import EngineInfo, ScoringGraph, Tap
-from graph_ops.engines.tape import BackwardTape
+from graph_ops.engines.base import EngineInfo, ScoringGraph
+from graph_ops.engines.reduction import ReductionPlan, plan_reduction, values_by_name
+from graph_ops.engines.sums import GRADIENT_SUMS, PRODUCT_SUMS, append_sums, set_outputs
 from graph_ops.errors import GradientError
-from graph_ops.folding import fold_batch_normalization
 from graph_ops.graph import node_label
+from graph_ops.providers import device_of
 from graph_ops.runtime import Array, Session
 
 NAME = "standard"
-PRODUCT_SUMS = "score/products"
-GRADIENT_SUMS = "score/gradients"
-
-
-@dataclass(frozen=True)
-class _Column:
-    """Where a tap's numbers lie among those read back.
-
-    Attributes:
-        product_positions: Positions of the tensor the product is taken on (GlobalAveragePool
-            divides by their number).
-        positions: Positions of the convolution's output.
-        offset: [C] offset of a folded BatchNormalization, or None.
-    """
-
-    tap: Tap
-    product_positions: int
-    positions: int
-    offset: Array | None
 
 
 class StandardEngine:
     """Gradients by our own reverse pass; runs wherever ONNX Runtime runs."""
+
+    why = "asked for"
 
     def barriers(self, graph: ScoringGraph) -> dict[str, str]:
         """Taps that cannot be scored: an operator on the way to the loss has no gradient."""
@@ -64,7 +36,7 @@ class StandardEngine:
         taps = {t.name for t in graph.taps}
         while True:
             model = graph.model.clone()
-            values = _values(model)
+            values = values_by_name(model)
             loss = values[graph.loss]
             wanted = [values[name] for name in taps if name not in reasons]
             connected = upstream([loss])
@@ -90,80 +62,55 @@ class StandardEngine:
 
     def open(self, graph: ScoringGraph) -> StandardSession:
         """Append backward and reduction, and load the graph."""
-        model, shapes = graph.model.clone(), dict(graph.shapes)
-        folded = fold_batch_normalization(model)
-        values = _values(model)
-        ys = [values[folded[t.name].name if t.name in folded else t.name] for t in graph.taps]
-        zs = [_follow_channel(y) for y in ys]
-        loss = values[graph.loss]
-        offsets = [
-            folded[t.name].offset if graph.gate == "convolution" and t.name in folded else None
-            for t in graph.taps
-        ]
-        shifted = [y for y, offset in zip(ys, offsets, strict=True) if offset is not None]
-        tape, gradients = append_backward(model, shapes, loss, [*zs, *shifted])
-        columns, products, sums = [], [], []
-        for tap, y, z, offset in zip(graph.taps, ys, zs, offsets, strict=True):
-            if z not in gradients:
+        plan = plan_reduction(graph)
+        values = values_by_name(plan.model)
+        loss = values[plan.loss]
+        wanted = [values[name] for name in plan.wanted]
+        tape, found = append_backward(plan.model, plan.shapes, loss, wanted)
+        gradients = {str(value.name): gradient for value, gradient in found.items()}
+        for tap, product in zip(graph.taps, plan.products, strict=True):
+            if product.name not in gradients:
                 raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
-            counts = (math.prod(tape.spatial(z)), math.prod(tape.spatial(y)))
-            columns.append(_Column(tap, *counts, offset))
-            products.append(_pooled(tape, tape.op("Mul", gradients[z], z), z))
-            if offset is not None:
-                sums.append(_pooled(tape, gradients[y], y))
-        outputs = [loss, _joined(tape, products, PRODUCT_SUMS)]
-        if sums:
-            outputs.append(_joined(tape, sums, GRADIENT_SUMS))
-        _set_outputs(model, outputs)
-        return StandardSession(Session(model), graph.loss, columns)
+        sums = append_sums(tape, plan.products, plan.gradients, values.__getitem__, gradients)
+        set_outputs(plan.model, [loss, *sums])
+        return StandardSession(Session(plan.model), plan)
 
     def open_activations(self, graph: ScoringGraph) -> StandardActivations:
         """Append backward, and hand out activations and gradients as they are."""
         model = graph.model.clone()
-        values = _values(model)
+        values = values_by_name(model)
         wanted = [values[t.name] for t in graph.taps]
         loss = values[graph.loss]
         _, gradients = append_backward(model, graph.shapes, loss, wanted)
         names = {str(v.name): str(gradients[v].name) for v in wanted}
-        _set_outputs(model, [loss, *wanted, *(gradients[v] for v in wanted)])
+        set_outputs(model, [loss, *wanted, *(gradients[v] for v in wanted)])
         return StandardActivations(Session(model), graph.loss, names)
+
+    def close(self) -> None:
+        """Nothing is held outside this process."""
 
 
 class StandardSession:
     """A scoring graph loaded in ONNX Runtime."""
 
-    def __init__(self, session: Session, loss: str, columns: Sequence[_Column]) -> None:
+    def __init__(self, session: Session, plan: ReductionPlan) -> None:
         self._session = session
-        self._loss = loss
-        self._columns = columns
+        self._plan = plan
         provider = session.provider
         self.info = EngineInfo(
             name=NAME,
             version=ort.__version__,
             provider=provider,
-            device="cpu" if provider == "CPUExecutionProvider" else "gpu",
+            device=device_of(provider),
         )
 
     def contributions(self, feeds: Mapping[str, Array]) -> tuple[Array, list[Array]]:
         """[N] losses, and per tap [N, C] sums of activation·gradient over the positions."""
-        names = [self._loss, PRODUCT_SUMS]
-        if GRADIENT_SUMS in self._session.output_names:
+        names = [self._plan.loss, PRODUCT_SUMS]
+        if self._plan.gradients:
             names.append(GRADIENT_SUMS)
         losses, products, *rest = self._session.run(feeds, names)
-        sums = rest[0] if rest else None
-        result: list[Array] = []
-        first = second = 0
-        for column in self._columns:
-            count = column.tap.filters
-            part = products[:, first : first + count].astype(np.float64)
-            part *= column.product_positions
-            first += count
-            if column.offset is not None:
-                assert sums is not None
-                part -= column.offset * column.positions * sums[:, second : second + count]
-                second += count
-            result.append(part)
-        return losses, result
+        return losses, self._plan.contributions(products, rest[0] if rest else None)
 
 
 class StandardActivations:
@@ -181,65 +128,3 @@ class StandardActivations:
         count = len(taps)
         activations = dict(zip(taps, arrays[1 : 1 + count], strict=True))
         return arrays[0], activations, dict(zip(taps, arrays[1 + count :], strict=True))
-
-
-def _values(model: ir.Model) -> dict[str, ir.Value]:
-    values = {str(v.name): v for v in model.graph.inputs}
-    return values | {str(o.name): o for node in model.graph for o in node.outputs}
-
-
-HOMOGENEOUS = frozenset(
-    {
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "LeakyRelu",
-        "MaxPool",
-        "Relu",
-    }
-)
-"""Operators with f(t·y) = t·f(y) for t > 0 that keep every channel to itself."""
-
-
-def _follow_channel(value: ir.Value) -> ir.Value:
-    """The last value on the way down through homogeneous operators that alone read it."""
-    while not value.is_graph_output():
-        uses = list(value.uses())
-        if len(uses) != 1 or uses[0].node.op_type not in HOMOGENEOUS or uses[0].idx != 0:
-            break
-        value = uses[0].node.outputs[0]
-    return value
-
-
-def _pooled(tape: BackwardTape, product: ir.Value, like: ir.Value) -> ir.Value:
-    """Mean over the positions, as [N, C, 1, 1]."""
-    pooled = tape.op("GlobalAveragePool", product)
-    if len(tape.dims(like)) == 4:
-        return pooled
-    channels = tape.dims(like)[1]
-    return tape.op("Reshape", pooled, tape.ints([-1, int(channels or 0), 1, 1]))
-
-
-def _joined(tape: BackwardTape, parts: Sequence[ir.Value], name: str) -> ir.Value:
-    """[N, ΣC]: one output is cheaper to read back than one per convolution."""
-    joined = tape.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
-    flat = tape.op("Flatten", joined, axis=1)
-    flat.name = name
-    return flat
-
-
-def _set_outputs(model: ir.Model, outputs: Sequence[ir.Value]) -> None:
-    """Make these the graph's outputs and drop nodes nobody needs."""
-    for value in outputs:
-        if value.type is None:
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(dict.fromkeys(outputs))
-    needed = upstream(outputs)
-    for node in reversed(list(model.graph)):
-        if not any(o in needed for o in node.outputs):
-            model.graph.remove(node)
-    for initializer in list(model.graph.initializers.values()):
-        if not initializer.uses():
-            del model.graph.initializers[str(initializer.name)]

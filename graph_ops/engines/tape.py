@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
-from graph_ops.channels import Dims
 from graph_ops.errors import GradientError
 from graph_ops.graph import constant_array, is_root_constant, node_label, stored_value
+
+if TYPE_CHECKING:
+    from graph_ops.channels import Dims
 
 
 class BackwardTape:

@@ -197,7 +197,7 @@ def conv_transpose_gradient(
     parts: list[ir.Value | None] = [None, None, _bias_gradient(node, g, tape)]
     if tape.needs(x):
         parts[0] = _gather_windows(
-            tape, g, weight, _transposed_windows(node, tape, weight), int_of(node, "group", 1)
+            tape, g, weight, transposed_windows(node, tape, weight), int_of(node, "group", 1)
         )
     return parts
 
@@ -223,7 +223,7 @@ def _gather_windows(
     )
 
 
-def _transposed_windows(node: ir.Node, tape: BackwardTape, weight: ir.Value) -> Windows:
+def transposed_windows(node: ir.Node, tape: BackwardTape, weight: ir.Value) -> Windows:
     """Windows over the output of ConvTranspose, one per input position.
 
     Where the output's size is given (`output_shape`, `auto_pad`), the padding follows from it; the

@@ -112,7 +112,7 @@ def resize_gradient(
     if string_of(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise tape.refuse(node, "its keep_aspect_ratio_policy is not stretch")
     dims, out_dims = dims_for_reshape(tape, x), dims_for_reshape(tape, node.outputs[0])
-    scales = _scales(node, tape, dims, out_dims)
+    scales = scales_of(node, tape, dims, out_dims)
     matrices: dict[int, NDArray[np.float32]] = {}
     for axis, scale in scales.items():
         if scale == 1 and dims[axis] == out_dims[axis]:
@@ -129,7 +129,7 @@ def resize_gradient(
     return [g]
 
 
-def _scales(
+def scales_of(
     node: ir.Node, tape: BackwardTape, dims: Sequence[int], out_dims: Sequence[int]
 ) -> dict[int, np.float32]:
     """Scale of each resized axis, as ONNX Runtime has it: given, or the quotient of the sizes.

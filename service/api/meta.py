@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from graph_ops.options import PruneOptions
-from service.api.schemas import Health, ProblemTypeView, Readiness
+from service.api.schemas import EngineView, Health, ProblemTypeView, Readiness
 from service.metrics import CONTENT_TYPE
 from service.problem_types import PROBLEM_TYPES
 from service.problems import Problem
@@ -49,7 +49,21 @@ def readyz(services: ServicesDep) -> Readiness:
         raise Problem(
             "not_ready", "; ".join(failed) + ".", headers={"Retry-After": "1"}, checks=checks
         )
-    return Readiness(status="ready", checks=checks, versions=services.versions or {})
+    return Readiness(
+        status="ready",
+        checks=checks,
+        versions=services.versions or {},
+        engines=_engines(services),
+    )
+
+
+@router.get("/v1/engines")
+def list_engines(services: ServicesDep) -> list[EngineView]:
+    """The gradient engines: which of them work here, on what, and why one does not."""
+    if services.engines is None:
+        detail = f"children: {_check_children(services)}."
+        raise Problem("not_ready", detail, headers={"Retry-After": "1"})
+    return _engines(services)
 
 
 @router.get(
@@ -74,6 +88,10 @@ async def get_problem(code: str) -> ProblemTypeView:
     if code not in PROBLEM_TYPES:
         raise Problem("not_found", f"There is no problem code {code[:80]!r}; see /problems.")
     return _view(code)
+
+
+def _engines(services: Services) -> list[EngineView]:
+    return [EngineView(**engine) for engine in services.engines or ()]
 
 
 def _view(code: str) -> ProblemTypeView:

@@ -167,6 +167,23 @@ class Health(_Body):
     """Always `ok`."""
 
 
+class EngineView(_Body):
+    """A gradient engine as the server found it when it started."""
+
+    name: str
+    """Value of the option `engine`."""
+    works: bool
+    """Whether jobs can use it."""
+    version: str | None
+    """Version of its runtime; null where it has none."""
+    provider: str | None
+    """Execution provider it uses; null where it does not work."""
+    device: str | None
+    """`cpu` or `gpu`; null where it does not work."""
+    reason: str | None
+    """Why it does not work, or why it does not use a GPU; null where it does."""
+
+
 class Readiness(_Body):
     """Whether the server can do its work."""
 
@@ -176,3 +193,5 @@ class Readiness(_Body):
     """Result of each check."""
     versions: dict[str, str]
     """Versions of what the children use."""
+    engines: list[EngineView]
+    """The gradient engines, and which of them work here."""

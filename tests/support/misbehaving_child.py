@@ -86,7 +86,7 @@ def inspect(request: dict[str, Any], workdir: Path, progress: ProgressWriter) ->
 
 def probe(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> None:
     """There is nothing to find out."""
-    write_json(workdir / "versions.json", {})
+    write_json(workdir / "probe.json", {"versions": {}, "engines": []})
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def check_gradient(spec: GradientSpec) -> None:
     random = np.random.default_rng(abs(hash_name(spec.name)))
     model = build_model(spec, random)
     forward, backward = with_loss_and_gradients(spec, model, random)
-    feeds = {name: _draw(spec, name, shape, random) for name, shape in spec.inputs.items()}
+    feeds = {name: draw(spec, name, shape, random) for name, shape in spec.inputs.items()}
     wanted = list(spec.wanted or spec.inputs)
     session = open_session(backward)
     loss, *gradients = session.run([LOSS, *(gradient_name(w) for w in wanted)], feeds)
@@ -160,14 +160,7 @@ def with_loss_and_gradients(
     """The scoring copy with a loss [N], without and with its backward graph."""
     copy = scoring_copy(model, {n: tuple(s[1:]) for n, s in spec.inputs.items()})
     graph = copy.model.graph
-    losses = [_append_loss(graph, copy.shapes, output, random) for output in list(graph.outputs)]
-    loss = losses[0]
-    for other in losses[1:]:
-        loss = _append(graph, "Add", loss, other)
-    loss.name = LOSS
-    loss.shape = ir.Shape(["N"])
-    graph.outputs.append(loss)
-    copy.shapes[LOSS] = (None,)
+    loss = append_harness_loss(graph, copy.shapes, random)
     forward = ir.to_proto(copy.model)
     by_name = {str(v.name): v for v in graph.inputs}
     by_name |= {str(o.name): o for node in graph for o in node.outputs}
@@ -185,6 +178,21 @@ def with_loss_and_gradients(
     backward = ir.to_proto(copy.model)
     onnx.checker.check_model(backward, full_check=True)
     return forward, backward
+
+
+def append_harness_loss(
+    graph: ir.Graph, shapes: dict[str, Dims], random: np.random.Generator
+) -> ir.Value:
+    """Append the loss `LOSS` [N]: a fixed random combination of the outputs of each sample."""
+    losses = [_append_loss(graph, shapes, output, random) for output in list(graph.outputs)]
+    loss = losses[0]
+    for other in losses[1:]:
+        loss = _append(graph, "Add", loss, other)
+    loss.name = LOSS
+    loss.shape = ir.Shape(["N"])
+    graph.outputs.append(loss)
+    shapes[LOSS] = (None,)
+    return loss
 
 
 def _append_loss(
@@ -237,9 +245,10 @@ def gradient_name(name: str) -> str:
     return f"harness_gradient_of_{name}"
 
 
-def _draw(
+def draw(
     spec: GradientSpec, name: str, shape: Sequence[int], random: np.random.Generator
 ) -> NDArray[np.float32]:
+    """What a spec's input is fed with."""
     low, high = spec.ranges.get(name, spec.input_range)
     if not spec.is_distinct:
         return random.uniform(low, high, tuple(shape)).astype(np.float32)

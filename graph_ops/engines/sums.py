@@ -1,0 +1,94 @@
+"""The sums that scoring reads back, written into a graph that has its gradients.
+
+This module runs in the training runtime's environment too: it needs onnx_ir and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graph_ops.engines.tape import BackwardTape
+
+PRODUCT_SUMS = "score/products"
+GRADIENT_SUMS = "score/gradients"
+
+
+@dataclass(frozen=True)
+class SummedTensor:
+    """A tensor [N, C, …] that is summed over its positions.
+
+    Attributes:
+        name: Its name.
+        rank: Number of its axes.
+        channels: C.
+    """
+
+    name: str
+    rank: int
+    channels: int
+
+
+def append_sums(
+    tape: BackwardTape,
+    products: Sequence[SummedTensor],
+    gradients: Sequence[SummedTensor],
+    value_of: Callable[[str], ir.Value],
+    gradient_of: Mapping[str, ir.Value],
+) -> list[ir.Value]:
+    """Write means over positions, joined to `PRODUCT_SUMS` and `GRADIENT_SUMS`, both [N, ΣC].
+
+    Args:
+        tape: Where nodes are written.
+        products: Tensors z of which z·g_z is summed.
+        gradients: Tensors y of which g_y is summed; there may be none.
+        value_of: A tensor by name.
+        gradient_of: Its gradient by the tensor's name.
+
+    Returns:
+        The one or two joined outputs.
+    """
+    parts = [
+        _pooled(tape, tape.op("Mul", gradient_of[z.name], value_of(z.name)), z) for z in products
+    ]
+    outputs = [_joined(tape, parts, PRODUCT_SUMS)]
+    if gradients:
+        sums = [_pooled(tape, gradient_of[y.name], y) for y in gradients]
+        outputs.append(_joined(tape, sums, GRADIENT_SUMS))
+    return outputs
+
+
+def _pooled(tape: BackwardTape, product: ir.Value, like: SummedTensor) -> ir.Value:
+    """Mean over the positions, as [N, C, 1, 1]."""
+    pooled = tape.op("GlobalAveragePool", product)
+    if like.rank == 4:
+        return pooled
+    return tape.op("Reshape", pooled, tape.ints([-1, like.channels, 1, 1]))
+
+
+def _joined(tape: BackwardTape, parts: Sequence[ir.Value], name: str) -> ir.Value:
+    """[N, ΣC]: one output is cheaper to read back than one per convolution."""
+    joined = tape.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+    flat = tape.op("Flatten", joined, axis=1)
+    flat.name = name
+    return flat
+
+
+def set_outputs(model: ir.Model, outputs: Sequence[ir.Value]) -> None:
+    """Make these the graph's outputs and drop nodes nobody needs."""
+    for value in outputs:
+        if value.type is None:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(dict.fromkeys(outputs))
+    needed = set(outputs)
+    for node in reversed(list(model.graph)):
+        if any(o in needed for o in node.outputs):
+            needed.update(v for v in node.inputs if v is not None)
+        else:
+            model.graph.remove(node)
+    for initializer in list(model.graph.initializers.values()):
+        if not initializer.uses():
+            del model.graph.initializers[str(initializer.name)]
