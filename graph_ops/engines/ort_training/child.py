@@ -182,7 +182,12 @@ class _Child:
 
     def _load(self, ort: Any, payload: bytes, options: Any) -> str:
         wanted = provider_list(ort.get_available_providers(), Accelerator.from_environment())
-        self._session = ort.InferenceSession(payload, options, providers=wanted)
+        try:
+            self._session = ort.InferenceSession(payload, options, providers=wanted)
+        except Exception as error:
+            if is_out_of_memory(str(error)):
+                raise
+            raise RequestError("unsupported", _last_line(error)) from None
         return str(self._session.get_providers()[0])
 
     def _attach_weights(self, model: Any, arrays: Mapping[str, Array], options: Any) -> None:
