@@ -14,7 +14,7 @@ ONNX model:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.analysis import analyse
-from graph_ops.bundle import ArrayInfo, Batch
+from graph_ops.bundle import ArrayInfo, Batch, Dataset
 from graph_ops.canonical import bind_shapes
 from graph_ops.channels import Convolution
 from graph_ops.cost import CostModel
@@ -34,6 +34,7 @@ from graph_ops.graph import graph_inputs
 from graph_ops.importance import ClassMap, magnitudes
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
+from graph_ops.recovery import Recovery, RefittedWeights, recover
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
 from graph_ops.scoring import Scorer
@@ -79,6 +80,8 @@ class TaylorPrunableNetwork:
         self.classes = analyse(self._original, self._shapes)
         self.cost = CostModel(self.classes)
         self.dropped: NDArray[np.bool_] = np.zeros(self.classes.count, dtype=np.bool_)
+        self.weights = RefittedWeights()
+        """What recovery changed, at the original's shapes; nothing without it."""
         self.last_scores = np.full(self.classes.count, np.nan)
         self._excluded = self._match_globs()
         self._scorer = (
@@ -223,6 +226,7 @@ class TaylorPrunableNetwork:
             self._loss_digest(),
             hashlib.sha256(self.prunable.tobytes()).hexdigest(),
             str(sorted(self.sample_shapes.items())),
+            *([self.weights.digest] if self.weights else []),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
@@ -280,8 +284,47 @@ class TaylorPrunableNetwork:
         self.state = self._empty_state()
         self._forget()
 
+    def recover(
+        self, dataset: Dataset, tell: Callable[[int, int], None] = lambda done, total: None
+    ) -> Recovery:
+        """Give back accuracy by the option `recovery`; the network goes on with what came out.
+
+        Scores start again: they belonged to the weights before.
+
+        Args:
+            dataset: The bundle bound to the model; its held-out part is not read.
+            tell: Called with the number of layers done and of all.
+        """
+        recovery = recover(
+            self.classes,
+            self.dropped,
+            self.weights,
+            dataset,
+            self.options.recovery,
+            seed=self.options.seed,
+            tell=tell,
+        )
+        self.take_weights(recovery.weights)
+        return recovery
+
+    def take_weights(self, weights: RefittedWeights) -> None:
+        """Go on with other weights, as recovery or a saved round has them; scores start again."""
+        self.weights = weights
+        self.state = self._empty_state()
+        self._forget()
+
     def to_ir(self) -> ir.Model:
-        """The network without the dropped filters, as an `onnx_ir` model."""
+        """The network without the dropped filters, as an `onnx_ir` model.
+
+        Its weights are those that recovery refitted, where it did.
+        """
+        model = cut(self.classes, self.dropped)
+        self.weights.lay_over(self.classes, self.dropped, model)
+        reshare(model, self._shared)
+        return model
+
+    def to_plain_ir(self) -> ir.Model:
+        """The network without the dropped filters, with the weights of the original."""
         model = cut(self.classes, self.dropped)
         reshare(model, self._shared)
         return model
@@ -300,7 +343,12 @@ class TaylorPrunableNetwork:
 
     @cached_property
     def _current(self) -> ir.Model:
-        return cut(self.classes, self.dropped) if self.dropped.any() else self._original
+        """The network as it is now, every use of a shared vector with a copy of its own."""
+        if not self.dropped.any():
+            return self._original
+        model = cut(self.classes, self.dropped)
+        self.weights.lay_over(self.classes, self.dropped, model)
+        return model
 
     @cached_property
     def _class_map(self) -> ClassMap:

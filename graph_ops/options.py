@@ -109,8 +109,9 @@ class PruneOptions(_Options):
     """Model output the loss is taken on; the first one when not given."""
     targets: str = "labels"
     """Name of the bundle's array of targets."""
-    recovery: Literal["none"] = "none"
-    """How accuracy is given back after the cut."""
+    recovery: Literal["none", "bias", "reconstruct"] = "none"
+    """How accuracy is given back after the cut, without training: `bias` moves the mean of what
+    was removed into biases; `reconstruct` refits every layer behind a cut by ridge regression."""
     engine: Literal["auto", "standard"] = "auto"
     """Who computes the gradients."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 32

@@ -1,0 +1,111 @@
+"""What can be given back exactly is: for every consumer, to float rounding.
+
+In each network below the filters 4 … 7 of the first convolution are linear combinations of the
+filters 0 … 3, without a nonlinearity before they are read. So what they did can be done by the
+others, and a least-squares refit has to find how.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.cutting import model_of
+from tests.support.recovering import edited, random_inputs, recovered, stored
+
+FIRST = "a = Conv<pads=[1,1,1,1]>(x, w1, b1)"
+SHAPE = "float[N,3,6,6] x"
+WEIGHTS = "float[8,3,3,3] w1, float[8] b1"
+
+CONSUMERS = {
+    "conv": ("y = Conv(a, w2, b2)", "float[5,8,3,3] w2, float[5] b2"),
+    "conv_without_bias": ("y = Conv(a, w2)", "float[5,8,3,3] w2"),
+    "pointwise": ("y = Conv(a, w2, b2)", "float[5,8,1,1] w2, float[5] b2"),
+    "strided": ("y = Conv<strides=[2,1]>(a, w2, b2)", "float[5,8,3,2] w2, float[5] b2"),
+    "dilated": ("y = Conv<dilations=[2,1]>(a, w2, b2)", "float[5,8,2,2] w2, float[5] b2"),
+    "padded": ("y = Conv<pads=[2,0,1,3]>(a, w2)", "float[5,8,3,3] w2"),
+    "auto_pad": (
+        'y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(a, w2)',
+        "float[5,8,3,3] w2",
+    ),
+    "conv_transpose": (
+        "y = ConvTranspose<strides=[2,2], pads=[1,0,0,1], output_padding=[1,0]>(a, w2, b2)",
+        "float[8,5,3,3] w2, float[5] b2",
+    ),
+    "conv_transpose_auto_pad": (
+        'y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(a, w2)',
+        "float[8,5,3,3] w2",
+    ),
+    "conv_transpose_grouped": (
+        "y = ConvTranspose<group=2, strides=[2,1], pads=[0,0,1,0]>(a, w2)",
+        "float[8,3,3,2] w2",
+    ),
+    "conv_grouped": ("y = Conv<group=2, pads=[1,1,0,0]>(a, w2)", "float[6,4,3,3] w2"),
+    "gemm": (
+        "p = GlobalAveragePool(a)\nf = Flatten(p)\ny = Gemm<alpha=0.5>(f, w2, b2)",
+        "float[8,5] w2, float[5] b2",
+    ),
+    "gemm_turned": (
+        "p = GlobalAveragePool(a)\nf = Flatten(p)\ny = Gemm<transB=1, beta=2.0>(f, w2, b2)",
+        "float[5,8] w2, float[5] b2",
+    ),
+    "matmul": (
+        "t = Transpose<perm=[0,2,3,1]>(a)\ny = MatMul(t, w2)",
+        "float[8,5] w2",
+    ),
+    "matmul_and_add": (
+        "t = Transpose<perm=[0,2,3,1]>(a)\nm = MatMul(t, w2)\ny = Add(m, b2)",
+        "float[8,5] w2, float[5] b2",
+    ),
+    "batch_normalization": (
+        "c = Conv(a, w2)\ny = BatchNormalization(c, g, o, mean, var)",
+        "float[5,8,3,3] w2, float[5] g, float[5] o, float[5] mean, float[5] var",
+    ),
+    "concatenated": (
+        "d = Conv<pads=[1,1,1,1]>(x, w3)\nc = Concat<axis=1>(d, a)\ny = Conv(c, w2)",
+        "float[3,3,3,3] w3, float[5,11,3,3] w2",
+    ),
+    "flattened": ("f = Flatten(a)\ny = Gemm(f, w2, b2)", "float[288,5] w2, float[5] b2"),
+}
+NEEDS_LINEAR_BIAS = {
+    "padded",
+    "auto_pad",
+    "conv_transpose",
+    "conv_transpose_auto_pad",
+    "conv_transpose_grouped",
+    "conv_grouped",
+    "matmul",
+}
+"""Near a border fewer taps read the constant part of a channel, so that no bias stands for it
+everywhere; MatMul has no bias. There the constant part has to be a combination too."""
+DROPPED_OF_GROUPS = {"conv_transpose_grouped": [1, 3, 5, 7], "conv_grouped": [1, 3, 5, 7]}
+
+
+def with_redundant_filters(model: bytes, going: list[int], *, is_bias_linear: bool) -> bytes:
+    """The filters that go become combinations of one that stays in the same group of four."""
+    weight, bias = stored(model, "w1").astype(np.float64), stored(model, "b1").astype(np.float64)
+    rng = np.random.default_rng(1)
+    staying = [i for i in range(8) if i not in going]
+    for index in going:
+        near = [s for s in staying if s // 4 == index // 4] or staying
+        mixing = rng.standard_normal(len(near))
+        weight[index] = np.einsum("j,jchw->chw", mixing, weight[near])
+        if is_bias_linear:
+            bias[index] = mixing @ bias[near]
+    return edited(model, w1=weight.astype(np.float32), b1=bias.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", CONSUMERS)
+def test_linear_combinations_are_restored_to_float_rounding(kind: str) -> None:
+    body, weights = CONSUMERS[kind]
+    going = DROPPED_OF_GROUPS.get(kind, [4, 5, 6, 7])
+    model = with_redundant_filters(
+        model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, {weights}", SHAPE),
+        going,
+        is_bias_linear=kind in NEEDS_LINEAR_BIAS,
+    )
+    result = recovered(model, {"a": going}, samples=320 if kind == "flattened" else 96)
+    before, after = result.relative_errors(random_inputs(model, 16, seed=9))
+    assert result.recovery.method == "reconstruct"
+    assert before > 0.1
+    assert after < 2e-5
