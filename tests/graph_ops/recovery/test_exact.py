@@ -109,3 +109,84 @@ def test_linear_combinations_are_restored_to_float_rounding(kind: str) -> None:
     assert result.recovery.method == "reconstruct"
     assert before > 0.1
     assert after < 2e-5
+
+
+def test_a_residual_sum_is_restored_by_the_branch_that_comes_last() -> None:
+    """The first branch cannot be refitted: another node shares its weight."""
+    body = """
+        b = Conv<pads=[1,1,1,1]>(a, w2)
+        s = Conv<strides=[2,2]>(a, w2)
+        c = Conv<pads=[1,1,1,1]>(a, w3)
+        y = Add(b, c)
+    """
+    model = with_redundant_filters(
+        model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, float[5,8,3,3] w2, float[5,8,3,3] w3", SHAPE),
+        [4, 5, 6, 7],
+        is_bias_linear=True,
+    )
+    result = recovered(model, {"a": [4, 5, 6, 7]}, samples=96)
+    _, after = result.relative_errors(random_inputs(model, 16, seed=9))
+    assert after < 2e-5
+    layers = {entry.name: entry for entry in result.recovery.layers}
+    assert layers["c"].matched_to == "sum"
+    assert layers["b"].method != "reconstruct"
+    assert layers["b"].reason == "its weight is shared with another node"
+
+
+def test_a_depthwise_convolution_makes_up_for_what_it_reads() -> None:
+    """Filters 4 … 7 equal filters 0 … 3, so the shared pointwise weight loses half its output."""
+    body = """
+        c = Conv(a, w2)
+        s = Conv<strides=[2,2]>(a, w2)
+        y = Conv<group=5, strides=[1,2]>(c, w3)
+    """
+    model = model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, float[5,8,1,1] w2, float[5,1,3,3] w3", SHAPE)
+    doubled = {n: np.concatenate([stored(model, n)[:4]] * 2) for n in ("w1", "b1")}
+    kernel = stored(model, "w2")
+    model = edited(model, **doubled, w2=np.concatenate([kernel[:, :4]] * 2, axis=1))
+    result = recovered(model, {"a": [4, 5, 6, 7]}, samples=96)
+    layers = {entry.name: entry for entry in result.recovery.layers}
+    assert layers["y"].method == "reconstruct"
+    assert layers["y"].error_after is not None
+    assert layers["y"].error_after < 2e-5
+
+
+@pytest.mark.parametrize("method", ["bias", "reconstruct"])
+@pytest.mark.parametrize("consumer", ["conv", "gemm", "gemm_turned", "batch_normalization"])
+def test_constant_channels_go_into_the_bias_exactly(method: str, consumer: str) -> None:
+    body, weights = CONSUMERS[consumer]
+    model = model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, {weights}", SHAPE)
+    kernel = stored(model, "w1").copy()
+    kernel[[2, 5]] = 0
+    model = edited(model, w1=kernel)
+    result = recovered(model, {"a": [2, 5]}, method)
+    before, after = result.relative_errors(random_inputs(model, 16, seed=9))
+    assert result.recovery.method == method
+    assert before > 1e-2
+    assert after < 1e-6
+
+
+def test_an_activation_that_is_not_zero_at_zero_is_covered() -> None:
+    body = "s = Sigmoid(a)\ny = Conv(s, w2)"
+    model = model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, float[5,8,3,3] w2", SHAPE)
+    kernel, bias = stored(model, "w1").copy(), stored(model, "b1").copy()
+    kernel[3], bias[3] = 0, 0
+    result = recovered(edited(model, w1=kernel, b1=bias), {"a": [3]}, "bias")
+    before, after = result.relative_errors(random_inputs(model, 16, seed=9))
+    assert before > 1e-2
+    assert after < 1e-6
+
+
+def test_the_error_near_padded_borders_is_reported() -> None:
+    """A constant channel is missed by fewer taps there: less error than before, but some."""
+    body = "y = Conv<pads=[1,1,1,1]>(a, w2)"
+    model = model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, float[5,8,3,3] w2", SHAPE)
+    kernel = stored(model, "w1").copy()
+    kernel[2] = 0
+    bias = stored(model, "b1").copy()
+    bias[2] = 2
+    result = recovered(edited(model, w1=kernel, b1=bias), {"a": [2]}, "bias")
+    (layer,) = result.recovery.layers
+    assert layer.error_before is not None
+    assert layer.error_after is not None
+    assert 1e-3 < layer.error_after < 0.7 * layer.error_before
