@@ -19,12 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
-from graph_ops.canonical import scoring_copy
 from graph_ops.cost import latencies_ms
 from graph_ops.equivalence import check_same_structure, prove
-from graph_ops.errors import LossError, ModelRunError, OptionsError
+from graph_ops.errors import OptionsError
 from graph_ops.graph import graph_inputs
-from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.metric import measure
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
@@ -237,12 +235,11 @@ class _Run:
         with self.phase("measure"):
             self.tell("measure", 0, 1)
             original, smaller = Session(network.source.model), Session(returned)
-            judgement = _judgement(network, dataset)
-            metric = measure(original, smaller, _held_out(dataset), *judgement)
+            metric = measure(original, smaller, _held_out(dataset), *network.judgement)
             unrecovered = metric
             if written is not proven:
                 session = Session(cut_only, keep_memory=False)
-                unrecovered = measure(original, session, _held_out(dataset), *judgement)
+                unrecovered = measure(original, session, _held_out(dataset), *network.judgement)
             batch, feeds = _latency_feeds(dataset)
             before_ms, after_ms = latencies_ms([original, smaller], feeds)
         nothing = np.zeros_like(network.dropped)
@@ -361,24 +358,6 @@ def _latency_feeds(dataset: Dataset) -> tuple[int, dict[str, Array]]:
     if dataset.has_fixed_batch:
         return dataset.batch_size, batch.inputs
     return 1, {n: a[:1] for n, a in batch.inputs.items()}
-
-
-def _judgement(
-    network: TaylorPrunableNetwork, dataset: Dataset
-) -> tuple[OutputForm | None, LossChoice | None]:
-    """The output and loss that say which metric fits; none where no loss does.
-
-    Criteria without gradients have no loss, but their result is judged like any other.
-    """
-    options = network.options
-    if options.criterion.needs_gradients:
-        return network.scorer.form, network.scorer.loss
-    try:
-        copy = scoring_copy(network.source.model, network.sample_shapes)
-        form = output_form(copy.model, copy.shapes, options.output)
-        return form, choose_loss(form, dataset.target_info, options.loss)
-    except (LossError, ModelRunError):
-        return None, None
 
 
 def _cost(

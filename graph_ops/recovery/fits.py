@@ -13,7 +13,7 @@ from graph_ops.recovery.rows import draw_positions
 from graph_ops.recovery.summary import LayerRecovery
 from graph_ops.runtime import Array
 
-ROWS_PER_INPUT = 4
+ROWS_PER_INPUT = 16
 ROWS = (8192, 24576)
 """Rows that are fitted: `ROWS_PER_INPUT` for each input, but at least and at most so many."""
 WIDEST = 6144

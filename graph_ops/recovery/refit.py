@@ -75,7 +75,7 @@ def refit(
         change, summary = fit.choose()
         summaries.append(summary)
         if change is not None:
-            _write(layer, change, tensors, biases)
+            _write(layer, change, weights, tensors, biases)
     tell(len(layers), len(layers))
     order = {name: i for i, name in enumerate(_names_in_order(model))}
     summaries.sort(key=lambda s: order.get(s.name, 0))
@@ -107,8 +107,14 @@ def _observe(
         seen += batch.size
 
 
-def _write(layer: Layer, change: Change, tensors: set[str], biases: set[str]) -> None:
-    """Add a change to the layer's stored weight and bias."""
+def _write(
+    layer: Layer,
+    change: Change,
+    weights: RefittedWeights,
+    tensors: set[str],
+    biases: set[str],
+) -> None:
+    """Add a change to the layer's stored weight and bias, and note what was written."""
     weight = layer.node.inputs[1]
     assert weight is not None
     if change.weights is not None:
@@ -125,16 +131,20 @@ def _write(layer: Layer, change: Change, tensors: set[str], biases: set[str]) ->
         return
     after = layer.slot.after
     moved = np.where(after == 0.0, 0.0, change.bias.reshape(-1) / np.where(after == 0, 1.0, after))
-    if layer.slot.value is not None:
-        old = constant_array(layer.slot.value)
-        assert old is not None
-        store(layer.slot.value, old + moved.reshape(old.shape))
-        tensors.add(str(layer.slot.value.name))
-    else:
+    output = str(layer.node.outputs[0].name)
+    if layer.slot.value is None:
         array = constant_array(weight)
         assert array is not None
         set_constant_input(layer.node, BIAS_INPUT, moved.astype(array.dtype))
-        biases.add(str(layer.node.outputs[0].name))
+        biases.add(output)
+        return
+    old = constant_array(layer.slot.value)
+    assert old is not None
+    store(layer.slot.value, old + moved.reshape(old.shape))
+    if output in weights.biases and layer.slot.value is layer.node.inputs[BIAS_INPUT]:
+        biases.add(output)  # an earlier round gave it one
+    else:
+        tensors.add(str(layer.slot.value.name))
 
 
 def _names_in_order(model: ir.Model) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy as np
 from graph_ops.recovery.gram import Change, Equations
 from graph_ops.runtime import Array
 
-RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Weights tried, relative to the mean square of an input. Between the ends, a factor of ten is as
-fine as the held-out error can tell apart; the smallest is for networks whose channels are exact
+RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Weights to choose from, relative to the mean square of an input. A factor of ten is as fine as
+the held-out error can tell apart; the smallest is for networks whose channels are exact
 combinations of each other."""
 CHECK_ROWS = 4096
 
@@ -70,24 +71,48 @@ class Choice:
 def choose(equations: Equations, held_out: HeldOut, *, ridges: tuple[float, ...]) -> Choice:
     """The change with the smallest held-out error.
 
-    It has some ridge weight, or moves the bias alone, or there is none.
+    It has some ridge weight, or moves the bias alone, or there is none. The error first falls and
+    then rises with the ridge weight, so the search starts in the middle and goes downhill: each
+    weight costs a factorisation.
 
     Args:
         equations: From the samples that are fitted.
         held_out: Rows of those that were set aside.
-        ridges: Weights tried; none of them leaves the weights as they are.
+        ridges: Weights to choose from, ascending; with none of them the weights stay.
     """
     before = held_out.error(None)
     best = Choice(None, None, before, before)
     if not np.isfinite(before):
         return best
-    is_singular = False
-    for ridge in (None, *ridges):
-        change = equations.shift() if ridge is None else equations.solve(ridge)
-        if change is None:
-            is_singular = True
-            continue
-        error = held_out.error(change)
-        if error < best.after:
-            best = Choice(change, ridge, before, error)
+    shift = equations.shift()
+    shifted = held_out.error(shift)
+    if shifted < before:
+        best = Choice(shift, None, before, shifted)
+    tried: dict[int, tuple[float, Change | None]] = {}
+
+    def error_at(place: int) -> float:
+        if not 0 <= place < len(ridges):
+            return np.inf
+        if place not in tried:
+            change = equations.solve(ridges[place])
+            found = np.inf if change is None else held_out.error(change)
+            tried[place] = (found, change)
+        return tried[place][0]
+
+    if ridges:
+        place = _downhill(error_at, len(ridges))
+        if error_at(place) < best.after:
+            best = Choice(tried[place][1], ridges[place], before, error_at(place))
+    is_singular = any(change is None for _, change in tried.values())
     return Choice(best.change, best.ridge, before, best.after, is_singular)
+
+
+def _downhill(error_at: Callable[[int], float], count: int) -> int:
+    """Place of the smallest error that is reached from the middle; past what is singular, up."""
+    place = count * 2 // 3
+    while not np.isfinite(error_at(place)) and place + 1 < count:
+        place += 1
+    step = -1 if error_at(place - 1) < error_at(place) else 1
+    while error_at(place + step) < error_at(place):
+        place += step
+    return place
