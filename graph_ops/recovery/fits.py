@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
+from graph_ops.graph import constant_array
 from graph_ops.recovery.gram import Change, DualEquations, Equations, NormalEquations
 from graph_ops.recovery.layers import Layer
+from graph_ops.recovery.mixing import MixingEquations
 from graph_ops.recovery.ridge import CHECK_ROWS, RIDGES, Choice, HeldOut, choose
-from graph_ops.recovery.rows import draw_positions
+from graph_ops.recovery.rows import WindowForm, draw_positions
 from graph_ops.recovery.summary import LayerRecovery
 from graph_ops.runtime import Array
 
@@ -25,19 +28,35 @@ BLOCKED = 1e-6
 where it is matched keeps its weights: they hardly matter, and would come out huge."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A batch, as a layer sees it.
+
+    Attributes:
+        x: What the layer reads in the cut network.
+        source: What it reads in the original; None where the fit does not ask for it.
+        found: The cut network's values where the layer is matched.
+        wanted: The original's there, at the channels that are left.
+        share: How much of axis 0 counts; what is behind is padding of the batch.
+        is_checked: Whether the samples are set aside.
+    """
+
+    x: Array
+    source: Array | None
+    found: Array
+    wanted: Array
+    share: float
+    is_checked: bool
+
+
 class Fit(Protocol):
     """Sees every batch, then says what to change."""
 
-    def add(self, x: Array, found: Array, wanted: Array, share: float, is_checked: bool) -> None:
-        """See a batch.
+    needs_source: bool
+    """Whether it compares what the layer reads with what it reads in the original."""
 
-        Args:
-            x: What the layer reads in the cut network.
-            found: The cut network's values where the layer is matched.
-            wanted: The original's there, at the channels that are left.
-            share: How much of axis 0 counts; what is behind is padding of the batch.
-            is_checked: Whether they are set aside.
-        """
+    def add(self, seen: Seen) -> None:
+        """See a batch."""
         ...
 
     def choose(self) -> tuple[Change | None, LayerRecovery]:
@@ -54,6 +73,8 @@ class BiasFit:
     included.
     """
 
+    needs_source = False
+
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
         self._count = [0, 0]
@@ -61,10 +82,11 @@ class BiasFit:
         self._squares = 0.0
         self._energy = 0.0
 
-    def add(self, x: Array, found: Array, wanted: Array, share: float, is_checked: bool) -> None:
+    def add(self, seen: Seen) -> None:
         """See a batch."""
+        found, wanted, is_checked = seen.found, seen.wanted, seen.is_checked
         axis = channel_axis(self._layer, found)
-        rows = round(share * found.shape[0])
+        rows = round(seen.share * found.shape[0])
         gap = np.moveaxis(wanted[:rows].astype(np.float64) - found[:rows], axis, -1)
         gap = gap.reshape(-1, gap.shape[-1])
         self._sum[is_checked] = self._sum[is_checked] + gap.sum(axis=0)
@@ -127,12 +149,19 @@ class LinearFit:
         self._positions = 0
         self._is_finite = True
         self._is_constant = True
+        self.needs_source = (
+            isinstance(layer.form, WindowForm)
+            and layer.form.groups == 1
+            and layer.form.inputs > WIDEST
+            and layer.fixed is None
+        )
 
-    def add(self, x: Array, found: Array, wanted: Array, share: float, is_checked: bool) -> None:
+    def add(self, seen: Seen) -> None:
         """See a batch."""
+        x, found, is_checked = seen.x, seen.found, seen.is_checked
         form = self._layer.form
         whole = x.shape[0]
-        counted = round(share * whole)
+        counted = round(seen.share * whole)
         grid = form.grid(found, whole)
         if self._equations is None:
             self._equations = self._start(int(np.prod(grid)))
@@ -141,7 +170,7 @@ class LinearFit:
             count = max(1, min(count, CHECK_ROWS // max(1, self._checked)))
         at = draw_positions(self._rng, counted, grid, count)
         rows = form.rows(x, at, whole)
-        targets = form.outputs(wanted, at, whole).astype(np.float64)
+        targets = form.outputs(seen.wanted, at, whole).astype(np.float64)
         residuals = targets - form.outputs(found, at, whole)
         if not np.isfinite(rows).all() or not np.isfinite(residuals).all():
             self._is_finite = False
@@ -152,6 +181,8 @@ class LinearFit:
         else:
             self._is_constant &= bool((rows == rows[:, :1]).all())
             self._equations.add(rows, residuals)
+            if seen.source is not None:
+                self._add_channels(seen.source, x, counted)
 
     def choose(self) -> tuple[Change | None, LayerRecovery]:
         """The change with the smallest error on the samples set aside."""
@@ -172,10 +203,37 @@ class LinearFit:
         self._positions = max(1, min(available, -(-wanted // max(1, self._fitted))))
         has_intercept = self._layer.slot is not None
         rows = self._positions * self._fitted
+        if self.needs_source:
+            self._positions = max(1, min(self._positions, DUAL_ROWS // max(1, self._fitted)))
+            return self._start_mixing(has_intercept)
         if groups == 1 and (rows < inputs or inputs > WIDEST):
             self._positions = max(1, min(self._positions, DUAL_ROWS // max(1, self._fitted)))
             return DualEquations(has_intercept)
         return NormalEquations(has_intercept)
+
+    def _start_mixing(self, has_intercept: bool) -> MixingEquations:
+        layer, form = self._layer, self._layer.form
+        assert isinstance(form, WindowForm)
+        original, current = (constant_array(n.inputs[1]) for n in (layer.original, layer.node))
+        assert original is not None
+        assert current is not None
+        whole = form.matrix(original)[0]
+        if layer.kept is not None:
+            whole = np.compress(layer.kept, whole, axis=2)
+        return MixingEquations(
+            whole, form.matrix(current)[0], layer.kept_inputs, layer.scale, has_intercept
+        )
+
+    def _add_channels(self, source: Array, x: Array, counted: int) -> None:
+        """Show the equations both networks' inputs at positions drawn from each sample."""
+        assert isinstance(self._equations, MixingEquations)
+        wanted = ROWS_PER_INPUT * x.shape[1] // max(1, self._fitted) + 1
+        at = draw_positions(self._rng, counted, x.shape[2:], wanted)
+        index: Any = (at[:, 0], slice(None), *(at[:, 1 + a] for a in range(x.ndim - 2)))
+        if np.isfinite(source[index]).all():
+            self._equations.add_channels(x[index], source[index])
+        else:
+            self._is_finite = False
 
     def _remark(self, choice: Choice) -> str | None:
         assert self._equations is not None
@@ -185,6 +243,8 @@ class LinearFit:
             return "what it reads is constant, so only its bias can change"
         if choice.is_singular:
             return "its equations are singular at some ridge weights; another was taken"
+        if self._equations.name == "channels":
+            return "it is too wide for a regression of its taps: its input channels were mixed anew"
         if self._equations.count < self._layer.form.inputs:
             return (
                 f"{self._equations.count} rows are too few for its {self._layer.form.inputs} "

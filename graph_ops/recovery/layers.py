@@ -48,22 +48,27 @@ class Layer:
 
     Attributes:
         node: The node of the cut model.
+        original: The same node of the original.
         index: Its position among the nodes, the same in original and cut model.
         form: How it is linear in its weight.
         match: The value of the cut model that is compared with the original's of the same name.
         matched_to: What a person calls that place: `own output`, `normalised output` or `sum`.
         kept: [M_original] which of the original's channels are left at the match; None for all.
+        kept_inputs: [C_original] which of its input channels are left; None for all. Only for
+            convolutions.
         scale: [M] what its output is multiplied by on the way to the match.
         slot: Where its bias stands; None where it can have none.
         fixed: Why its weight cannot be changed, or None.
     """
 
     node: ir.Node
+    original: ir.Node
     index: int
     form: LinearForm
     match: ir.Value
     matched_to: str
     kept: NDArray[np.bool_] | None
+    kept_inputs: NDArray[np.bool_] | None
     scale: NDArray[np.float64]
     slot: BiasSlot | None
     fixed: str | None
@@ -181,8 +186,21 @@ class _Finder:
                 self._classes, original, axis if axis >= 0 else rank - 1, self._dropped
             )
         fixed = None if is_writable(weight) else "its weight is shared with another node"
+        source = self._original[node].inputs[0]
+        assert source is not None
+        kept_inputs = kept_channels(self._classes, source, 1, self._dropped) if axis == 1 else None
         return Layer(
-            node, index, form, path.value, path.matched_to, kept, path.scale, path.slot, fixed
+            node=node,
+            original=self._original[node],
+            index=index,
+            form=form,
+            match=path.value,
+            matched_to=path.matched_to,
+            kept=kept,
+            kept_inputs=kept_inputs,
+            scale=path.scale,
+            slot=path.slot,
+            fixed=fixed,
         )
 
     def _original_value(self, value: ir.Value) -> ir.Value | None:

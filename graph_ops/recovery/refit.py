@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from graph_ops.channels import ChannelClasses
 from graph_ops.edits import set_constant_input
 from graph_ops.graph import constant_array
-from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, channel_axis
+from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, Seen, channel_axis
 from graph_ops.recovery.gram import Change
 from graph_ops.recovery.layers import Layer, find_layers
 from graph_ops.recovery.samples import RefitSamples
@@ -86,11 +86,14 @@ def _observe(
     layer: Layer, fit: Fit, ours: Walker, theirs: Walker, wanted: ir.Value, fitted: int
 ) -> None:
     """Show a layer's fit every batch of both networks."""
-    x = layer.node.inputs[0]
+    x, source = layer.node.inputs[0], layer.original.inputs[0]
     assert x is not None
+    assert source is not None
     seen = 0
     pairs = zip(
-        ours.run([x, layer.match], layer.index), theirs.run([wanted], layer.index), strict=True
+        ours.run([x, layer.match], layer.index),
+        theirs.run([wanted, source] if fit.needs_source else [wanted], layer.index),
+        strict=True,
     )
     for (batch, found), (_, target) in pairs:
         values = target[str(wanted.name)]
@@ -98,11 +101,14 @@ def _observe(
             values = np.compress(layer.kept, values, axis=channel_axis(layer, values))
         rows = next(iter(batch.inputs.values())).shape[0]
         fit.add(
-            found[str(x.name)],
-            found[str(layer.match.name)],
-            values,
-            batch.size / rows,
-            is_checked=seen >= fitted,
+            Seen(
+                x=found[str(x.name)],
+                source=target[str(source.name)] if fit.needs_source else None,
+                found=found[str(layer.match.name)],
+                wanted=values,
+                share=batch.size / rows,
+                is_checked=seen >= fitted,
+            )
         )
         seen += batch.size
 

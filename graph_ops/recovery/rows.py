@@ -131,6 +131,16 @@ class WindowForm:
         order = (channels, filters) if self.is_transposed else (filters, channels)
         return np.ascontiguousarray(taps.transpose(0, *order, *spatial)).reshape(shape)
 
+    def matrix(self, stored: Array) -> Array:
+        """[groups, taps, channels, filters] of a stored weight."""
+        kernel = stored.shape[2:]
+        order = (1, 2) if self.is_transposed else (2, 1)  # axes of channels and filters
+        split = stored.reshape(self.groups, -1, *stored.shape[1:])
+        taps = split.transpose(0, *range(3, 3 + len(kernel)), *order)
+        return np.ascontiguousarray(taps).reshape(
+            self.groups, -1, stored.shape[0 if self.is_transposed else 1], taps.shape[-1]
+        )
+
     def _tables(self, spatial: tuple[int, ...]) -> list[_Taps]:
         kernel = self.weight[2:]
         if self.is_transposed:

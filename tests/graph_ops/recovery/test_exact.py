@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graph_ops.recovery import fits
 from tests.support.cutting import model_of
 from tests.support.recovering import edited, random_inputs, recovered, stored
 
@@ -190,3 +191,23 @@ def test_the_error_near_padded_borders_is_reported() -> None:
     assert layer.error_before is not None
     assert layer.error_after is not None
     assert 1e-3 < layer.error_after < 0.7 * layer.error_before
+
+
+@pytest.mark.parametrize("kind", ["conv", "padded", "strided", "conv_transpose"])
+def test_a_convolution_too_wide_for_its_taps_has_its_channels_mixed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits, "WIDEST", 4)
+    body, weights = CONSUMERS[kind]
+    model = with_redundant_filters(
+        model_of(f"{FIRST}\n{body}", f"{WEIGHTS}, {weights}", SHAPE),
+        [4, 5, 6, 7],
+        is_bias_linear=True,
+    )
+    result = recovered(model, {"a": [4, 5, 6, 7]})
+    (layer,) = result.recovery.layers
+    assert layer.equations == "channels"
+    assert layer.reason is not None
+    assert "too wide" in layer.reason
+    _, after = result.relative_errors(random_inputs(model, 16, seed=9))
+    assert after < 2e-5
