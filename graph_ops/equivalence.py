@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from graph_ops.channels import ChannelClasses
 from graph_ops.errors import ProofError
-from graph_ops.graph import node_label, stored_value
+from graph_ops.graph import is_root_constant, node_label, stored_value
 from graph_ops.runtime import Array, Session
 
 TOLERANCE = 1e-4
@@ -125,6 +126,52 @@ def compare(
         largest = max(largest, gap)
         relative = max(relative, gap / scale[name] if scale.get(name) else gap)
     return Proof(largest, relative, samples)
+
+
+def check_same_structure(proven: ir.Model, returned: ir.Model) -> None:
+    """Check that recovery changed nothing but numbers, and added nothing but biases.
+
+    Args:
+        proven: The model that was proven.
+        returned: The same model with other weights.
+
+    Raises:
+        ProofError: nodes, attributes or connections differ otherwise.
+    """
+    pairs = list(zip_longest(proven.graph, returned.graph))
+    for a, b in pairs:
+        if a is None or b is None or not _is_same_node(a, b):
+            name = node_label(a if a is not None else b)
+            raise ProofError(
+                f"Recovery changed more than weights at node {name!r}; the model is not returned.",
+                node=name,
+            )
+
+
+def _is_same_node(a: ir.Node, b: ir.Node) -> bool:
+    """Same operator, attributes and values; stored tensors may differ and a bias may be new."""
+    computed = [
+        [v.name for v in n.inputs if v is not None and not is_root_constant(v)] for n in (a, b)
+    ]
+    added = len(b.inputs) - len(a.inputs)
+    is_bias = added == 1 and len(b.inputs) == 3 and is_root_constant(b.inputs[2] or b.outputs[0])
+    if a.op_type == "Constant":
+        return b.op_type == "Constant" and a.outputs[0].name == b.outputs[0].name
+    return (
+        (a.domain, a.op_type) == (b.domain, b.op_type)
+        and computed[0] == computed[1]
+        and [o.name for o in a.outputs] == [o.name for o in b.outputs]
+        and (added == 0 or is_bias)
+        and set(a.attributes) == set(b.attributes)
+        and all(_is_same_attribute(a.attributes[n], b.attributes[n]) for n in a.attributes)
+    )
+
+
+def _is_same_attribute(a: ir.Attr, b: ir.Attr) -> bool:
+    """Plain attributes by value; graphs and tensors, which recovery never touches, by type."""
+    if a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS, ir.AttributeType.TENSOR):
+        return a.type == b.type
+    return a.type == b.type and bool(a.value == b.value)
 
 
 def prove(

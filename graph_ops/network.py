@@ -14,7 +14,7 @@ ONNX model:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +25,24 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.analysis import analyse
-from graph_ops.bundle import ArrayInfo, Batch
-from graph_ops.canonical import bind_shapes
+from graph_ops.bundle import ArrayInfo, Batch, Dataset
+from graph_ops.canonical import bind_shapes, scoring_copy
 from graph_ops.channels import Convolution
 from graph_ops.cost import CostModel
-from graph_ops.errors import FilterGlobError, NothingPrunableError, ScoresMissingError
-from graph_ops.graph import graph_inputs
+from graph_ops.errors import (
+    FilterGlobError,
+    LossError,
+    ModelRunError,
+    NothingPrunableError,
+    ScoresMissingError,
+)
+from graph_ops.graph import constant_array, graph_inputs, input_at, int_of
 from graph_ops.importance import ClassMap, magnitudes
+from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
+from graph_ops.recovery import Recovery, RefittedWeights, recover
+from graph_ops.recovery.weights import BIAS_INPUT
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
 from graph_ops.scoring import Scorer
@@ -43,6 +52,10 @@ from graph_ops.surgery import cut
 
 CLASS_IDS = ArrayInfo("labels", np.dtype(np.int64), (1,))
 """Targets as expected when nothing else is said: one class id per sample."""
+BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Operators that recovery may give a bias they did not have."""
+ENTRY_BYTES = 256
+"""Room for the name of a new stored tensor, in its entry and at its node."""
 
 
 class TaylorPrunableNetwork:
@@ -72,6 +85,7 @@ class TaylorPrunableNetwork:
     ) -> None:
         self.source = load_model(model)
         self.options = parse_options(options)
+        self._targets = targets
         self.sample_shapes = dict(sample_shapes or _static_shapes(self.source.model))
         self._original = self.source.clone()
         self._shared = unshare(self._original)
@@ -79,6 +93,8 @@ class TaylorPrunableNetwork:
         self.classes = analyse(self._original, self._shapes)
         self.cost = CostModel(self.classes)
         self.dropped: NDArray[np.bool_] = np.zeros(self.classes.count, dtype=np.bool_)
+        self.weights = RefittedWeights()
+        """What recovery changed, at the original's shapes; nothing without it."""
         self.last_scores = np.full(self.classes.count, np.nan)
         self._excluded = self._match_globs()
         self._scorer = (
@@ -228,6 +244,7 @@ class TaylorPrunableNetwork:
             self._loss_digest(),
             hashlib.sha256(self.prunable.tobytes()).hexdigest(),
             str(sorted(self.sample_shapes.items())),
+            *([self.weights.digest] if self.weights else []),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
@@ -285,8 +302,48 @@ class TaylorPrunableNetwork:
         self.state = self._empty_state()
         self._forget()
 
+    def recover(
+        self, dataset: Dataset, tell: Callable[[int, int], None] = lambda done, total: None
+    ) -> Recovery:
+        """Give back accuracy by the option `recovery`; the network goes on with what came out.
+
+        Scores start again: they belonged to the weights before.
+
+        Args:
+            dataset: The bundle bound to the model; its held-out part is not read.
+            tell: Called with the number of layers done and of all.
+        """
+        recovery = recover(
+            self.classes,
+            self.dropped,
+            self.weights,
+            dataset,
+            self.options.recovery,
+            classifier=self._classifier(),
+            seed=self.options.seed,
+            tell=tell,
+        )
+        self.take_weights(recovery.weights)
+        return recovery
+
+    def take_weights(self, weights: RefittedWeights) -> None:
+        """Go on with other weights, as recovery or a saved round has them; scores start again."""
+        self.weights = weights
+        self.state = self._empty_state()
+        self._forget()
+
     def to_ir(self) -> ir.Model:
-        """The network without the dropped filters, as an `onnx_ir` model."""
+        """The network without the dropped filters, as an `onnx_ir` model.
+
+        Its weights are those that recovery refitted, where it did.
+        """
+        model = cut(self.classes, self.dropped)
+        self.weights.lay_over(self.classes, self.dropped, model)
+        reshare(model, self._shared)
+        return model
+
+    def to_plain_ir(self) -> ir.Model:
+        """The network without the dropped filters, with the weights of the original."""
         model = cut(self.classes, self.dropped)
         reshare(model, self._shared)
         return model
@@ -301,11 +358,48 @@ class TaylorPrunableNetwork:
         """
         return model_bytes(self.source, self.to_ir(), {})
 
+    @cached_property
+    def judgement(self) -> tuple[OutputForm | None, LossChoice | None]:
+        """The output and loss that say which metric fits; none where no loss does.
+
+        Criteria without gradients have no loss, but their result is judged like any other.
+        """
+        if self._scorer is not None:
+            return self._scorer.form, self._scorer.loss
+        try:
+            copy = scoring_copy(self.source.model, self.sample_shapes)
+            form = output_form(copy.model, copy.shapes, self.options.output)
+            return form, choose_loss(form, self._targets, self.options.loss)
+        except (LossError, ModelRunError):
+            return None, None
+
+    @property
+    def recovery_bytes(self) -> int:
+        """Most that recovery can add to the size of the file.
+
+        Biases where there were none, and vectors that were stored once for several nodes.
+        """
+        if self.options.recovery == "none":
+            return 0
+        graph = self._original.graph
+        vectors = [graph.initializers[use.copy] for use in self._shared]
+        sizes = [v.const_value.nbytes for v in vectors if v.const_value is not None]
+        for node in graph:
+            weight = constant_array(node.inputs[1]) if node.op_type in BIASED else None
+            if weight is not None and input_at(node, BIAS_INPUT) is None:
+                sizes.append(max(weight.shape) * weight.itemsize * int_of(node, "group", 1))
+        return sum(sizes) + ENTRY_BYTES * len(sizes)
+
     # Inside ------------------------------------------------------------------------------------
 
     @cached_property
     def _current(self) -> ir.Model:
-        return cut(self.classes, self.dropped) if self.dropped.any() else self._original
+        """The network as it is now, every use of a shared vector with a copy of its own."""
+        if not self.dropped.any():
+            return self._original
+        model = cut(self.classes, self.dropped)
+        self.weights.lay_over(self.classes, self.dropped, model)
+        return model
 
     @cached_property
     def _class_map(self) -> ClassMap:
@@ -342,6 +436,12 @@ class TaylorPrunableNetwork:
 
     def _empty_state(self) -> ScoreState:
         return ScoreState.empty(self.digest, self.classes.count)
+
+    def _classifier(self) -> str | None:
+        """Name of the output whose largest entry is a class, or None."""
+        form, loss = self.judgement
+        is_classifier = loss is not None and loss.name in ("cross_entropy", "pseudo_labels")
+        return form.name if form is not None and is_classifier else None
 
     def _match_globs(self) -> frozenset[str]:
         names = [c.name for c in self.convolutions]

@@ -109,8 +109,9 @@ class PruneOptions(_Options):
     """Model output the loss is taken on; the first one when not given."""
     targets: str = "labels"
     """Name of the bundle's array of targets."""
-    recovery: Literal["none"] = "none"
-    """How accuracy is given back after the cut."""
+    recovery: Literal["none", "bias", "reconstruct"] = "none"
+    """How accuracy is given back after the cut, without training: `bias` moves the mean of what
+    was removed into biases; `reconstruct` refits every layer behind a cut by ridge regression."""
     engine: Literal["auto", "standard", "ort-training"] = "auto"
     """Who computes the gradients: `standard` (our own backward graph), `ort-training`
     (onnxruntime-training in its own process), or `auto`: `ort-training` where it can use a GPU,

@@ -1,14 +1,15 @@
-"""`prune`: load, score, select, cut, prove, measure, write.
+"""`prune`: load, score, select, cut, prove, recover, measure, write.
 
-The loop scores the network as it is, drops towards the target, and goes on with what is left. The
-final model is cut from the original in one piece, so that the proof compares like with like.
+The loop scores the network as it is, drops towards the target, gives back what it can, and goes on
+with what is left. The final model is cut from the original in one piece, so that the proof compares
+like with like; recovery changes its weights after that.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +19,16 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
-from graph_ops.canonical import scoring_copy
 from graph_ops.cost import latencies_ms
-from graph_ops.equivalence import prove
-from graph_ops.errors import LossError, ModelRunError, OptionsError
+from graph_ops.equivalence import check_same_structure, prove
+from graph_ops.errors import OptionsError
 from graph_ops.graph import graph_inputs
-from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.metric import measure
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions, parse_options
 from graph_ops.prefetch import prefetched
+from graph_ops.recovery import Recovery
 from graph_ops.report import Cost, RunFacts, build_report
 from graph_ops.result import PruneResult, write_and_read_back
 from graph_ops.runtime import Array, Session
@@ -44,8 +44,8 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        phase: `load`, `score`, `cut`, `write`, `prove` or `measure`.
-        done: Units done in the phase (samples while scoring).
+        phase: `load`, `score`, `recover`, `cut`, `write`, `prove` or `measure`.
+        done: Units done in the phase (samples while scoring, layers while recovering).
         total: Units of the phase.
         message: For people.
     """
@@ -219,20 +219,31 @@ class _Run:
         stop_reason, first_state = self._drop_to_target(network, dataset, scores)
         with self.phase("cut"):
             self.tell("cut", 0, 1)
-            pruned = network.to_ir()
+            plain = network.to_plain_ir()
         with self.phase("write"):
             self.tell("write", 0, 1)
             metadata = self._metadata(network)
-            written = write_and_read_back(network.source, pruned, metadata)
+            proven = write_and_read_back(network.source, plain, metadata)
         with self.phase("prove"):
             self.tell("prove", 0, 1)
-            returned = written.reloaded.model
-            proof = prove(network.classes, network.dropped, returned, _proof_batches(dataset))
+            cut_only = proven.reloaded.model
+            proof = prove(network.classes, network.dropped, cut_only, _proof_batches(dataset))
+        recovery = self._recover(network, dataset, len(self.rounds))
+        pruned, written = plain, proven
+        if recovery is not None and recovery.weights:
+            with self.phase("write"):
+                pruned = network.to_ir()
+                written = write_and_read_back(network.source, pruned, metadata)
+                check_same_structure(cut_only, written.reloaded.model)
+        returned = written.reloaded.model
         with self.phase("measure"):
             self.tell("measure", 0, 1)
             original, smaller = Session(network.source.model), Session(returned)
-            held_out = dataset.batches("held_out") if len(dataset.held_out) else ()
-            metric = measure(original, smaller, held_out, *_judgement(network, dataset))
+            metric = measure(original, smaller, _held_out(dataset), *network.judgement)
+            unrecovered = metric
+            if written is not proven:
+                session = Session(cut_only, keep_memory=False)
+                unrecovered = measure(original, session, _held_out(dataset), *network.judgement)
             batch, feeds = _latency_feeds(dataset)
             before_ms, after_ms = latencies_ms([original, smaller], feeds)
         nothing = np.zeros_like(network.dropped)
@@ -246,6 +257,8 @@ class _Run:
             before=_cost(network, nothing, network.source.size_bytes, before_ms, batch),
             after=_cost(network, network.dropped, written.size_bytes, after_ms, batch),
             proof=proof,
+            recovery=recovery,
+            unrecovered=unrecovered,
             prunable_before=prunable_before,
             timing_s=self.timing_s,
         )
@@ -299,6 +312,7 @@ class _Run:
                 return "nothing_more_to_prune", first_state
             if selection.is_reached and (is_last or (self.options.filters_per_step is not None)):
                 return "target_reached", first_state
+            self._recover(network, dataset, number)
 
     def score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
         """Score the network as it is on every sample that is not held out."""
@@ -308,6 +322,17 @@ class _Run:
             network.update_score(batch)
             done += batch.size
             self.tell("score", done, total, f"round {number}")
+
+    def _recover(
+        self, network: TaylorPrunableNetwork, dataset: Dataset, number: int
+    ) -> Recovery | None:
+        """Give back what the rounds so far took, and go on with the weights that came out."""
+        if self.options.recovery == "none":
+            return None
+        with self.phase("recover"):
+            return network.recover(
+                dataset, lambda done, total: self.tell("recover", done, total, f"round {number}")
+            )
 
     def _metadata(self, network: TaylorPrunableNetwork) -> dict[str, str]:
         options = json.dumps(self.options.model_dump(mode="json"), sort_keys=True)
@@ -327,30 +352,16 @@ def _proof_batches(dataset: Dataset) -> Iterator[tuple[dict[str, Array], int]]:
             return
 
 
+def _held_out(dataset: Dataset) -> Iterable[Batch]:
+    return dataset.batches("held_out") if len(dataset.held_out) else ()
+
+
 def _latency_feeds(dataset: Dataset) -> tuple[int, dict[str, Array]]:
     """One sample, or one batch of a model whose batch size is fixed."""
     batch: Batch = next(iter(dataset.batches("scored")))
     if dataset.has_fixed_batch:
         return dataset.batch_size, batch.inputs
     return 1, {n: a[:1] for n, a in batch.inputs.items()}
-
-
-def _judgement(
-    network: TaylorPrunableNetwork, dataset: Dataset
-) -> tuple[OutputForm | None, LossChoice | None]:
-    """The output and loss that say which metric fits; none where no loss does.
-
-    Criteria without gradients have no loss, but their result is judged like any other.
-    """
-    options = network.options
-    if options.criterion.needs_gradients:
-        return network.scorer.form, network.scorer.loss
-    try:
-        copy = scoring_copy(network.source.model, network.sample_shapes)
-        form = output_form(copy.model, copy.shapes, options.output)
-        return form, choose_loss(form, dataset.target_info, options.loss)
-    except (LossError, ModelRunError):
-        return None, None
 
 
 def _cost(

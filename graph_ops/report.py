@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graph_ops.equivalence import Proof
 from graph_ops.metric import Metric
 from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.recovery import Recovery
 from graph_ops.version import TOOL, VERSION
 
 SCHEMA = 1
@@ -49,6 +50,8 @@ class RunFacts:
     before: Cost
     after: Cost
     proof: Proof
+    recovery: Recovery | None
+    unrecovered: Metric
     prunable_before: int
     timing_s: dict[str, float]
 
@@ -107,8 +110,34 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "tolerance": facts.proof.tolerance,
             "samples": facts.proof.samples,
         },
+        "recovery": _recovery(facts),
         "convolutions": convolutions,
         "timing_s": {k: round(v, 4) for k, v in facts.timing_s.items()},
+    }
+
+
+def _recovery(facts: RunFacts) -> dict[str, Any] | None:
+    """What was given back after the proof; None where nothing was asked for."""
+    recovery = facts.recovery
+    if recovery is None:
+        return None
+    return {
+        "asked": recovery.asked,
+        "method": recovery.method,
+        "metric": {
+            "name": facts.metric.name,
+            "before": facts.unrecovered.after,
+            "after": facts.metric.after,
+            "samples": facts.metric.samples,
+        },
+        "output_error": {
+            "before": recovery.output_error_before,
+            "after": recovery.output_error_after,
+        },
+        "samples": {"fitted": recovery.fitted, "checked": recovery.checked},
+        "seconds": round(facts.timing_s.get("recover", 0.0), 4),
+        "fallbacks": list(recovery.notes),
+        "layers": [layer.as_json() for layer in recovery.layers],
     }
 
 

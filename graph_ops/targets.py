@@ -40,6 +40,7 @@ def goal_of(
         return Goal(parameters=parameters * (1 - (1 - target.max_params_ratio) * share))
     assert target.max_size_bytes is not None
     rest = max(0, network.source.size_bytes - size) + _metadata_bytes(options)
+    rest += network.recovery_bytes
     goal = target.max_size_bytes - rest
     return Goal(size_bytes=size - (size - goal) * share)
 
@@ -70,7 +71,8 @@ def unreachable(
         "params_ratio": after[1] / before[1] if before[1] else None,
         "size_bytes": after[2]
         + max(0, network.source.size_bytes - before[2])
-        + _metadata_bytes(network.options),
+        + _metadata_bytes(network.options)
+        + network.recovery_bytes,
     }
     return UnreachableTargetError(
         f"Target {target.kind} = {target.value:g} cannot be reached: dropping every filter that "

@@ -167,7 +167,9 @@ def test_every_operator_with_a_rule_is_documented() -> None:
 @pytest.fixture(scope="session")
 def report() -> dict[str, Any]:
     result = prune(
-        DIGITS / "digits.onnx", DIGITS / "calibration.npz", {"max_samples": 200, "steps": 2}
+        DIGITS / "digits.onnx",
+        DIGITS / "calibration.npz",
+        {"max_samples": 200, "steps": 2, "recovery": "reconstruct"},
     )
     loaded: dict[str, Any] = json.loads(json.dumps(result.report, allow_nan=False))
     return loaded

@@ -15,16 +15,15 @@ import onnx_ir as ir
 from graph_ops.channels import Channels, Convolution, CostItem, Labels
 from graph_ops.edits import NarrowGroups, SpellCount
 from graph_ops.engines.tape import BackwardTape
-from graph_ops.graph import (
-    input_at,
-    int_list_of,
-    int_of,
-    is_root_constant,
-    node_label,
-    string_of,
-)
+from graph_ops.graph import input_at, int_of, is_root_constant, node_label
 from graph_ops.rules.registry import coupling, gradient
-from graph_ops.rules.windows import Windows, crop_or_pad, read_windows, spread_windows
+from graph_ops.rules.windows import (
+    Windows,
+    crop_or_pad,
+    read_windows,
+    spread_windows,
+    transposed_windows,
+)
 
 
 @coupling("Conv")
@@ -196,9 +195,10 @@ def conv_transpose_gradient(
     _refuse_weight_gradient(node, weight, tape)
     parts: list[ir.Value | None] = [None, None, _bias_gradient(node, g, tape)]
     if tape.needs(x):
-        parts[0] = _gather_windows(
-            tape, g, weight, transposed_windows(node, tape, weight), int_of(node, "group", 1)
+        windows = transposed_windows(
+            node, tape.spatial(weight), tape.spatial(x), tape.spatial(node.outputs[0])
         )
+        parts[0] = _gather_windows(tape, g, weight, windows, int_of(node, "group", 1))
     return parts
 
 
@@ -220,38 +220,6 @@ def _gather_windows(
         dilations=list(w.dilations),
         pads=[*w.begins, *ends],
         group=group,
-    )
-
-
-def transposed_windows(node: ir.Node, tape: BackwardTape, weight: ir.Value) -> Windows:
-    """Windows over the output of ConvTranspose, one per input position.
-
-    Where the output's size is given (`output_shape`, `auto_pad`), the padding follows from it; the
-    odd one goes behind for SAME_UPPER and in front otherwise.
-    """
-    kernel = tape.spatial(weight)
-    rank = len(kernel)
-    inputs, outputs = tape.spatial(node.inputs[0]), tape.spatial(node.outputs[0])
-    strides = int_list_of(node, "strides", [1] * rank)
-    dilations = int_list_of(node, "dilations", [1] * rank)
-    extra = int_list_of(node, "output_padding", [0] * rank)
-    begins = int_list_of(node, "pads", [0] * (2 * rank))[:rank]
-    auto_pad = string_of(node, "auto_pad", "NOTSET")
-    if auto_pad == "VALID":
-        begins = [0] * rank
-    elif auto_pad != "NOTSET" or "output_shape" in node.attributes:
-        for axis in range(rank):
-            extent = (kernel[axis] - 1) * dilations[axis] + 1
-            span = strides[axis] * (inputs[axis] - 1) + extra[axis] + extent
-            total = max(span - outputs[axis], 0)
-            begins[axis] = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
-    return Windows(
-        inputs=tuple(outputs),
-        outputs=tuple(inputs),
-        kernel=tuple(kernel),
-        strides=tuple(strides),
-        dilations=tuple(dilations),
-        begins=tuple(begins),
     )
 
 

@@ -111,6 +111,44 @@ def read_windows(
     )
 
 
+def transposed_windows(
+    node: ir.Node, kernel: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+) -> Windows:
+    """Windows over the output of a ConvTranspose node, one per input position.
+
+    Where the output's size is given (`output_shape`, `auto_pad`), the padding follows from it; the
+    odd one goes behind for SAME_UPPER and in front otherwise.
+
+    Args:
+        node: The ConvTranspose node.
+        kernel: Taps per spatial axis.
+        inputs: Spatial lengths of its input.
+        outputs: Spatial lengths of its output.
+    """
+    rank = len(kernel)
+    strides = int_list_of(node, "strides", [1] * rank)
+    dilations = int_list_of(node, "dilations", [1] * rank)
+    extra = int_list_of(node, "output_padding", [0] * rank)
+    begins = int_list_of(node, "pads", [0] * (2 * rank))[:rank]
+    auto_pad = string_of(node, "auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        begins = [0] * rank
+    elif auto_pad != "NOTSET" or "output_shape" in node.attributes:
+        for axis in range(rank):
+            extent = (kernel[axis] - 1) * dilations[axis] + 1
+            span = strides[axis] * (inputs[axis] - 1) + extra[axis] + extent
+            total = max(span - outputs[axis], 0)
+            begins[axis] = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+    return Windows(
+        inputs=tuple(outputs),
+        outputs=tuple(inputs),
+        kernel=tuple(kernel),
+        strides=tuple(strides),
+        dilations=tuple(dilations),
+        begins=tuple(begins),
+    )
+
+
 def spread_windows(
     tape: BackwardTape, gradient: ir.Value, weight: ir.Value, windows: Windows, group: int
 ) -> ir.Value:

@@ -27,6 +27,7 @@ def test_every_convolution_that_is_not_frozen_shrinks(name: str) -> None:
         {
             "target": {"filter_ratio": 0.6},
             "criterion": "random",
+            "recovery": "none",
             "validation_fraction": 0,
             "on_unreachable": "best",
         },

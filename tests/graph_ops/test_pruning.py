@@ -26,7 +26,8 @@ from graph_ops.pruning import Progress, PruneResult, prune
 from graph_ops.scores import ScoreState
 from tests.support import digits
 
-QUICK: dict[str, Any] = {"max_samples": 128, "batch_size": 64}
+QUICK: dict[str, Any] = {"max_samples": 128, "batch_size": 64, "recovery": "none"}
+"""Few samples, and the cut as it is: recovery has tests of its own."""
 
 
 def run(**options: Any) -> PruneResult:
@@ -189,7 +190,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], error: typ
 def test_without_labels_pseudo_labels_are_used(tmp_path: Any) -> None:
     bundle = tmp_path / "images.npz"
     np.savez(bundle, image=digits.batch(0, 96)["image"])
-    report = prune(digits.MODEL, bundle, {"target": {"filters": 8}}).report
+    report = prune(digits.MODEL, bundle, {"target": {"filters": 8}, "recovery": "none"}).report
     assert report["loss"]["name"] == "pseudo_labels"
     assert report["metric"]["name"] == "agreement"
     assert report["metric"]["before"] == 1.0

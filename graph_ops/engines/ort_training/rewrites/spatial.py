@@ -23,10 +23,9 @@ from graph_ops.graph import (
     output_at,
     string_of,
 )
-from graph_ops.rules.convolution import transposed_windows
 from graph_ops.rules.interpolation import interpolation_matrix
 from graph_ops.rules.resampling import scales_of
-from graph_ops.rules.windows import Windows, flip_weight, read_windows
+from graph_ops.rules.windows import Windows, flip_weight, read_windows, transposed_windows
 
 
 @rewrite("Conv")
@@ -75,7 +74,8 @@ def transposed_convolution(node: ir.Node, write: Writer) -> Outputs:
     weight = constant_array(filters)
     if weight is None:
         raise write.tape.refuse(node, "its weight is computed at run time")
-    windows = transposed_windows(node, write.tape, filters)
+    kernel, inputs, outputs = (write.tape.spatial(v) for v in (filters, x, node.outputs[0]))
+    windows = transposed_windows(node, kernel, inputs, outputs)
     dims = write.dims(x)
     spread = x
     for position, (extent, begin) in enumerate(zip(windows.extents, windows.begins, strict=True)):
@@ -89,11 +89,9 @@ def transposed_convolution(node: ir.Node, write: Writer) -> Outputs:
         spread = write.map_axis(spread, dims, axis, matrix)
         dims[axis] = padded
     group = int_of(node, "group", 1)
-    kernel = write.constant(flip_weight(weight, group))
-    inputs = [spread, kernel, *node.inputs[2:]]
-    shape, dilations = list(windows.kernel), list(windows.dilations)
-    result = write.op("Conv", *inputs, kernel_shape=shape, dilations=dilations, group=group)
-    return [result]
+    flipped = write.constant(flip_weight(weight, group))
+    attributes = {"kernel_shape": kernel, "dilations": list(windows.dilations), "group": group}
+    return [write.op("Conv", spread, flipped, *node.inputs[2:], **attributes)]
 
 
 @rewrite("AveragePool")

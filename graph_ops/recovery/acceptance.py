@@ -1,0 +1,181 @@
+"""Recovery of a cut network, and the decision whether it is kept.
+
+What was refitted is held against the network without recovery, on samples that no regression was
+fitted on: by the error of the outputs, relative to the original network's, and for a classifier by
+how often it agrees with the original. What is worse in either is not kept. `reconstruct` falls back
+to `bias`, and that to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graph_ops.bundle import Batch, Dataset
+from graph_ops.channels import ChannelClasses
+from graph_ops.recovery.refit import Tell, refit
+from graph_ops.recovery.samples import MIN_SAMPLES, RefitSamples
+from graph_ops.recovery.summary import LayerRecovery, Recovery
+from graph_ops.recovery.weights import RefittedWeights
+from graph_ops.runtime import Array, Session
+from graph_ops.surgery import cut
+
+FALLBACKS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "bias": ("bias",),
+    "reconstruct": ("reconstruct", "bias"),
+}
+"""What is tried for each value of the option `recovery`, in order."""
+
+
+def recover(
+    classes: ChannelClasses,
+    dropped: NDArray[np.bool_],
+    weights: RefittedWeights,
+    dataset: Dataset,
+    method: str,
+    *,
+    classifier: str | None = None,
+    seed: int = 0,
+    tell: Tell = lambda done, total: None,
+) -> Recovery:
+    """Give back what dropping channels took, without labels or gradients.
+
+    Args:
+        classes: Channel classes of the original.
+        dropped: [classes] which were dropped.
+        weights: What earlier rounds refitted.
+        dataset: The bundle bound to the model; its held-out part is not touched.
+        method: `none`, `bias` or `reconstruct`.
+        classifier: Output whose largest entry along axis 1 is a class, if there is one.
+        seed: Of the samples and positions drawn.
+        tell: Progress.
+
+    Raises:
+        ModelRunError: ONNX Runtime fails.
+    """
+    if not FALLBACKS[method]:
+        return Recovery(method, "none", RefittedWeights())
+    samples = RefitSamples.draw(dataset, seed)
+    if samples is None:
+        note = (
+            f"{dataset.scored.size} samples are too few to set some aside (at least {MIN_SAMPLES} "
+            "are needed): nothing was refitted"
+        )
+        return Recovery(method, "none", RefittedWeights(), notes=(note,))
+    judge = _Judge(classes.channels.model, samples.checked, classifier)
+    plain = judge.verdict(cut(classes, dropped))
+    notes: list[str] = []
+    done: list[LayerRecovery] = []
+    for attempt in FALLBACKS[method]:
+        start = weights if attempt == "reconstruct" else RefittedWeights()
+        model = cut(classes, dropped)
+        start.lay_over(classes, dropped, model)
+        refitted, layers = refit(classes, dropped, start, model, samples, attempt, seed, tell)
+        found = judge.verdict(model)
+        done = done or layers
+        if refitted and found.error < plain.error and found.agreement >= plain.agreement:
+            return Recovery(
+                method,
+                attempt,
+                refitted,
+                tuple(layers),
+                _number(plain.error),
+                _number(found.error),
+                samples.fitted_count,
+                samples.checked_count,
+                tuple(notes),
+            )
+        notes.append(_refusal(attempt, bool(refitted), plain, found))
+    return Recovery(
+        method,
+        "none",
+        RefittedWeights(),
+        tuple(done),
+        _number(plain.error),
+        _number(plain.error),
+        samples.fitted_count,
+        samples.checked_count,
+        tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """How a network compares with the original on the samples set aside.
+
+    Attributes:
+        error: Root mean square difference of the outputs relative to the original's root mean
+            square, the mean over outputs of numbers; infinite where something is not finite.
+        agreement: Share of samples given the same class; 1 where it is no classifier.
+    """
+
+    error: float
+    agreement: float
+
+
+def _refusal(attempt: str, is_changed: bool, plain: _Verdict, found: _Verdict) -> str:
+    if not np.isfinite(plain.error):
+        return f"{attempt}: not kept, because outputs are not finite on the samples set aside"
+    if not is_changed:
+        return f"{attempt}: no layer's error could be lowered"
+    if found.error < plain.error:
+        return (
+            f"{attempt}: not kept, because the share of the samples set aside that get the "
+            f"original's class went from {plain.agreement:.1%} to {found.agreement:.1%}"
+        )
+    return (
+        f"{attempt}: not kept, because the outputs' error on the samples set aside went from "
+        f"{plain.error:.4g} to {found.error:.4g}"
+    )
+
+
+class _Judge:
+    """Error of a model's outputs against the original's.
+
+    Args:
+        original: The original.
+        samples: Those set aside.
+        classifier: Output whose largest entry along axis 1 is a class, if there is one.
+    """
+
+    def __init__(self, original: ir.Model, samples: Dataset, classifier: str | None) -> None:
+        session = Session(original, keep_memory=False)
+        self._samples = samples
+        self._names = session.output_names
+        self._classifier = classifier
+        self._wanted = [self._run(session, batch) for batch in samples.batches("scored")]
+
+    def verdict(self, model: ir.Model) -> _Verdict:
+        """Run a model on the samples set aside."""
+        session = Session(model, keep_memory=False)
+        count = len(self._names)
+        gap, energy = np.zeros(count), np.zeros(count)
+        same, asked = 0, 0
+        for batch, wanted in zip(self._samples.batches("scored"), self._wanted, strict=True):
+            for i, (a, b) in enumerate(zip(wanted, self._run(session, batch), strict=True)):
+                if a.dtype.kind == "f" and a.shape == b.shape:
+                    gap[i] += np.square(a.astype(np.float64) - b).sum()
+                    energy[i] += np.square(a.astype(np.float64)).sum()
+                if self._names[i] == self._classifier:
+                    same += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
+                    asked += a.argmax(axis=1).size
+        used = energy > 0
+        if not used.any() or not np.isfinite(gap).all() or not np.isfinite(energy).all():
+            return _Verdict(float("inf"), 0.0)
+        error = float(np.sqrt(gap[used] / energy[used]).mean())
+        return _Verdict(error, same / asked if asked else 1.0)
+
+    def _run(self, session: Session, batch: Batch) -> Sequence[Array]:
+        rows = next(iter(batch.inputs.values())).shape[0]
+        found = session.run(batch.inputs, self._names)
+        return [a[: batch.size] if a.ndim and a.shape[0] == rows else a for a in found]
+
+
+def _number(error: float) -> float | None:
+    """JSON has no infinity."""
+    return error if np.isfinite(error) else None

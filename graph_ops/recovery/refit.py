@@ -1,0 +1,157 @@
+"""Refitting in graph order.
+
+Each layer is fitted on what it reads in the network as it is by then: cut, and refitted up to
+there. The targets are the original network's values at the channels that are left. So a layer also
+makes up for what those before it could not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graph_ops.channels import ChannelClasses
+from graph_ops.edits import set_constant_input
+from graph_ops.graph import constant_array
+from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, Seen, channel_axis
+from graph_ops.recovery.gram import Change
+from graph_ops.recovery.layers import Layer, find_layers
+from graph_ops.recovery.samples import RefitSamples
+from graph_ops.recovery.summary import LayerRecovery
+from graph_ops.recovery.walk import Walker
+from graph_ops.recovery.weights import BIAS_INPUT, RefittedWeights, store
+
+FRONTIER_BYTES = 600_000_000
+"""Activations kept of each of the two networks between layers, at most."""
+
+Tell = Callable[[int, int], None]
+"""Called with the number of layers done and of all."""
+
+
+def refit(
+    classes: ChannelClasses,
+    dropped: NDArray[np.bool_],
+    weights: RefittedWeights,
+    model: ir.Model,
+    samples: RefitSamples,
+    method: str,
+    seed: int,
+    tell: Tell,
+) -> tuple[RefittedWeights, list[LayerRecovery]]:
+    """Refit a cut model in place.
+
+    Args:
+        classes: Channel classes of the original.
+        dropped: [classes] which were dropped.
+        weights: What was refitted before, and is in the model already.
+        model: The cut model.
+        samples: What is fitted and what is set aside.
+        method: `bias` or `reconstruct`.
+        seed: Of the positions drawn.
+        tell: Progress.
+
+    Returns:
+        The weights as they are now, and what was done to each layer.
+    """
+    layers, skipped = find_layers(classes, dropped, model)
+    original = classes.channels.model
+    ours = Walker(model, samples.batches, FRONTIER_BYTES)
+    theirs = Walker(original, samples.batches, FRONTIER_BYTES)
+    values = {str(o.name): o for n in original.graph for o in n.outputs}
+    summaries = [LayerRecovery(s.name, s.op_type, "none", reason=s.reason) for s in skipped]
+    tensors: set[str] = set()
+    biases: set[str] = set()
+    for number, layer in enumerate(layers):
+        tell(number, len(layers))
+        fit: Fit = (
+            BiasFit(layer)
+            if method == "bias"
+            else LinearFit(layer, samples.fitted_count, samples.checked_count, seed)
+        )
+        _observe(layer, fit, ours, theirs, values[str(layer.match.name)], samples.fitted_count)
+        change, summary = fit.choose()
+        summaries.append(summary)
+        if change is not None:
+            _write(layer, change, weights, tensors, biases)
+    tell(len(layers), len(layers))
+    order = {name: i for i, name in enumerate(_names_in_order(model))}
+    summaries.sort(key=lambda s: order.get(s.name, 0))
+    return weights.updated(classes, dropped, model, tensors, biases), summaries
+
+
+def _observe(
+    layer: Layer, fit: Fit, ours: Walker, theirs: Walker, wanted: ir.Value, fitted: int
+) -> None:
+    """Show a layer's fit every batch of both networks."""
+    x, source = layer.node.inputs[0], layer.original.inputs[0]
+    assert x is not None
+    assert source is not None
+    seen = 0
+    pairs = zip(
+        ours.run([x, layer.match], layer.index),
+        theirs.run([wanted, source] if fit.needs_source else [wanted], layer.index),
+        strict=True,
+    )
+    for (batch, found), (_, target) in pairs:
+        values = target[str(wanted.name)]
+        if layer.kept is not None:
+            values = np.compress(layer.kept, values, axis=channel_axis(layer, values))
+        rows = next(iter(batch.inputs.values())).shape[0]
+        fit.add(
+            Seen(
+                x=found[str(x.name)],
+                source=target[str(source.name)] if fit.needs_source else None,
+                found=found[str(layer.match.name)],
+                wanted=values,
+                share=batch.size / rows,
+                is_checked=seen >= fitted,
+            )
+        )
+        seen += batch.size
+
+
+def _write(
+    layer: Layer,
+    change: Change,
+    weights: RefittedWeights,
+    tensors: set[str],
+    biases: set[str],
+) -> None:
+    """Add a change to the layer's stored weight and bias, and note what was written."""
+    weight = layer.node.inputs[1]
+    assert weight is not None
+    if change.weights is not None:
+        old = constant_array(weight)
+        assert old is not None
+        largest = np.abs(layer.scale).max(initial=0.0)
+        is_blocked = np.abs(layer.scale) <= BLOCKED * largest
+        factor = np.where(is_blocked, 0.0, 1.0 / np.where(is_blocked, 1.0, layer.scale))
+        groups = layer.form.groups
+        matrix = change.weights * factor.reshape(groups, 1, -1)
+        store(weight, old + layer.form.to_stored(matrix, old.shape))
+        tensors.add(str(weight.name))
+    if layer.slot is None:
+        return
+    after = layer.slot.after
+    moved = np.where(after == 0.0, 0.0, change.bias.reshape(-1) / np.where(after == 0, 1.0, after))
+    output = str(layer.node.outputs[0].name)
+    if layer.slot.value is None:
+        array = constant_array(weight)
+        assert array is not None
+        set_constant_input(layer.node, BIAS_INPUT, moved.astype(array.dtype))
+        biases.add(output)
+        return
+    old = constant_array(layer.slot.value)
+    assert old is not None
+    store(layer.slot.value, old + moved.reshape(old.shape))
+    if output in weights.biases and layer.slot.value is layer.node.inputs[BIAS_INPUT]:
+        biases.add(output)  # an earlier round gave it one
+    else:
+        tensors.add(str(layer.slot.value.name))
+
+
+def _names_in_order(model: ir.Model) -> list[str]:
+    return [n.name or next((str(o.name) for o in n.outputs if o.name), "") for n in model.graph]
