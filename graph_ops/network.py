@@ -280,6 +280,17 @@ class TaylorPrunableNetwork:
         self.state = self._empty_state()
         self._forget()
 
+    def restore(self, dropped: NDArray[np.bool_], last_scores: NDArray[np.float64]) -> None:
+        """Go on from what an earlier run of the same model and options reached.
+
+        Args:
+            dropped: [classes] which are gone.
+            last_scores: [classes] last score of each; NaN where there is none.
+        """
+        self.dropped, self.last_scores = dropped, last_scores
+        self.state = self._empty_state()
+        self._forget()
+
     def to_ir(self) -> ir.Model:
         """The network without the dropped filters, as an `onnx_ir` model."""
         model = cut(self.classes, self.dropped)
