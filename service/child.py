@@ -69,6 +69,7 @@ class ProgressWriter:
 
 def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     """Prune a model; leaves the model, `report.json`, `scores.npz` and `results.json`."""
+    from graph_ops.checkpoint import Checkpoint
     from graph_ops.pruning import prune as prune_model
 
     result = prune_model(
@@ -76,6 +77,7 @@ def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         Path(request["bundle"]),
         request["options"],
         progress=progress,
+        checkpoint=Checkpoint(request["checkpoint"]),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
@@ -113,6 +115,20 @@ def contents(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     write_json(workdir / "contents.json", {"arrays": arrays})
 
 
+def forecast(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Estimate what a job would come to; leaves `forecast.json`."""
+    from graph_ops.forecast import forecast as forecast_run
+
+    found = forecast_run(
+        Path(request["model"]),
+        Path(request["bundle"]),
+        request["options"],
+        model_limits=_model_limits(request),
+        bundle_limits=_bundle_limits(request),
+    )
+    write_json(workdir / "forecast.json", found)
+
+
 def probe(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     """Show that the library and its runtime can be imported; leaves `versions.json`."""
     import onnx
@@ -129,6 +145,7 @@ ACTIONS: dict[str, Action] = {
     "inspect": inspect,
     "channels": channels,
     "contents": contents,
+    "forecast": forecast,
     "probe": probe,
 }
 

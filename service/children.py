@@ -38,22 +38,44 @@ class Children:
         model: Path,
         bundle: Path,
         options: dict[str, Any],
+        checkpoint: Path,
         on_progress: Callable[[ProgressReport], None],
     ) -> None:
         """Prune; the results are in `workdir` afterwards.
+
+        Args:
+            workdir: The child's folder.
+            model: The model file.
+            bundle: The bundle file.
+            options: All options of the run.
+            checkpoint: Folder that keeps what each round reached; the child goes on from there.
+            on_progress: Called for each report of the child.
 
         Raises:
             ChildFailure: it did not work out.
         """
         paths = {"model": str(model), "bundle": str(bundle)}
-        request = {"action": "prune", "options": options, **paths, **self._input_limits}
+        request = {
+            "action": "prune",
+            "options": options,
+            "checkpoint": str(checkpoint),
+            **paths,
+            **self._input_limits,
+        }
         await run_child(self._module, workdir, request, self._job, on_progress)
 
-    async def inspect(self, workdir: Path, action: str, paths: dict[str, Path]) -> None:
-        """Find facts (`inspect`, `channels`, `contents`, `probe`), left in `workdir`.
+    async def inspect(
+        self,
+        workdir: Path,
+        action: str,
+        paths: dict[str, Path],
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Find facts (`inspect`, `channels`, `contents`, `forecast`, `probe`), left in `workdir`.
 
         Raises:
             ChildFailure: it did not work out.
         """
-        request = {"action": action, **{key: str(path) for key, path in paths.items()}}
+        named = {key: str(path) for key, path in paths.items()}
+        request = {"action": action, "options": options, **named}
         await run_child(self._module, workdir, {**request, **self._input_limits}, self._inspection)

@@ -29,13 +29,20 @@ import psutil
 import service
 from service.files import read_json, write_json
 from service.problem_types import PROBLEM_TYPES
-from service.protocol import PARENT_PID_VARIABLE, ProgressReport
+from service.protocol import (
+    LISTEN_FD_VARIABLE,
+    LOCK_FD_VARIABLE,
+    PARENT_PID_VARIABLE,
+    ProgressReport,
+)
 
 _POLL_S = 0.05
 _LINE_LIMIT = 64 * 2**10
 _STDERR_TAIL_BYTES = 16 * 2**10
 _PROBLEM_LIMIT_BYTES = 2**20
 _PROGRESS_TEXT_LIMIT = 200
+_WITHHELD = frozenset({"DATABASE_URL", LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE})
+"""Variables that a process which reads hostile input has no business to know."""
 
 log = logging.getLogger("service.runner")
 
@@ -125,11 +132,12 @@ async def run_child(
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """The child's environment: ours, with imports that do not depend on its folder."""
+    """The child's environment: ours without secrets, and imports that depend on no folder."""
     package_root = str(Path(service.__file__).resolve().parent.parent)
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ours = {name: value for name, value in os.environ.items() if name.upper() not in _WITHHELD}
     return {
-        **os.environ,
+        **ours,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(str(Path(p).resolve()) for p in paths)),
         "PYTHONSAFEPATH": "1",
         "PYTHONFAULTHANDLER": "1",

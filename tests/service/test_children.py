@@ -49,7 +49,7 @@ def test_fate_of_a_job(server: Server, fate: str, code: str) -> None:
 def test_fate_of_an_inspection(server: Server, fate: str, code: str) -> None:
     response = server.client.post("/v1/models", content=fate.encode())
     assert_problem(response, PROBLEM_TYPES[code].status, code)
-    assert list((server.data_dir / "tmp").iterdir()) == []
+    assert server.leftovers() == []
 
 
 def test_the_log_has_what_the_client_does_not_see(server: Server) -> None:
@@ -95,7 +95,7 @@ def test_no_child_outlives_a_killed_server(start: Start) -> None:
 
 def test_the_server_never_loads_native_model_code() -> None:
     code = (
-        "import sys, service.app; "
+        "import sys, service.app, service.worker; "
         "print({'onnx', 'onnx_ir', 'onnxruntime', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run(

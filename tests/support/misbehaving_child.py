@@ -41,6 +41,9 @@ def act(line: str, workdir: Path, progress: ProgressWriter) -> None:
     elif word == "sleep":
         progress(ProgressReport("sleeping", 1, 4, argument))
         time.sleep(float(argument.split()[0]))
+    elif word == "need":
+        if not Path(argument).exists():
+            raise errors.ProofError("The test asked for this error.")
     elif word == "family":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         progress(ProgressReport("family", 1, 1))
@@ -82,6 +85,9 @@ def inspect(request: dict[str, Any], workdir: Path, progress: ProgressWriter) ->
     for name in ("inspection.json", "channels.json"):
         write_json(workdir / name, {"bytes": path.stat().st_size})
     write_json(workdir / "contents.json", {"arrays": []})
+    costs = {"filters": 1, "macs": None, "parameters": 1}
+    forecast = {"before": costs, "after": costs, "is_reachable": True}
+    write_json(workdir / "forecast.json", forecast | {"rounds": 1, "samples": 2, "held_out": 3})
 
 
 def probe(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> None:
@@ -91,4 +97,5 @@ def probe(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> N
 
 if __name__ == "__main__":
     actions = {"prune": prune, "inspect": inspect, "channels": inspect, "contents": inspect}
+    actions["forecast"] = inspect
     os._exit(run(Path(sys.argv[1]), {**actions, "probe": probe}))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,25 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def role(self, name: str) -> psutil.Process | None:
+        """The process that is the server's `api` or `worker`, if it is alive."""
+        for process in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):
+                if process.environ().get("ROLE") == name:
+                    return process
+        return None
+
     def children(self) -> list[psutil.Process]:
-        """Processes the server started that are alive."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """Processes that do native work, and what they started."""
+        found = []
+        for role in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):
+                found += role.children(recursive=True)
+        return found
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files; the lock files of the processes that use the folder are none."""
+        return [p for p in (self.data_dir / "tmp").glob("*/*") if p.name != ".owner"]
 
     def terminate(self) -> int:
         """Ask it to stop, as an operator would; its exit status."""
@@ -47,17 +63,19 @@ class Server:
         return self.process.wait(30)
 
     def kill(self) -> None:
-        """Take it away without notice."""
+        """Take all of it away without notice."""
+        roles = psutil.Process(self.process.pid).children()
         self.process.kill()
         self.process.wait(10)
+        psutil.wait_procs(roles, timeout=10)
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 20) -> dict[str, object]:
         """The job once it is in one of the states (any final one when none is named)."""
-        wanted = states or ("succeeded", "failed", "cancelled")
+        wanted = states or ("succeeded", "failed", "cancelled", "expired")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             job: dict[str, object] = self.client.get(f"/v1/jobs/{job_id}").json()
-            if job["state"] in wanted:
+            if job.get("state") in wanted:
                 return job
             time.sleep(0.02)
         raise AssertionError(f"job {job_id} is not {wanted}: {job}\n{self.log}")
