@@ -122,6 +122,11 @@ class JobEvent(BaseModel):
     """`state` or `progress`."""
     data: dict[str, Any]
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the job was over with it."""
+        return self.kind == "state" and JobState(self.data["state"]).is_final
+
 
 def new_job_id() -> str:
     """An id that sorts by the time it was made."""

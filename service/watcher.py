@@ -1,7 +1,7 @@
 """Tells requests that wait for a job when something has happened to it.
 
-One task looks at all watched jobs at once, ten times a second, and only while there are any: a
-thousand clients that wait cost one query.
+One task looks at all watched jobs at once, ten times a second, and only while there are any, and
+reads what is new of a job once for everyone: a thousand clients that wait cost as much as one.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import anyio.to_thread
 import sqlalchemy as sa
 
+from service.records import JobEvent
 from service.store import JobStore
 
 _LOOK_S = 0.1
@@ -28,6 +29,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
+        self._events: list[JobEvent] = []
+        self._seen_after: int | None = None
         self.is_over = False
         """Whether the server is stopping."""
 
@@ -40,8 +43,27 @@ class Watch:
         self._changed.clear()
         return has_changed
 
-    def tell(self) -> None:
-        """Wake the request up."""
+    def take(self, after: int) -> list[JobEvent] | None:
+        """Events that came since the last call; None when some after that number were missed."""
+        events, seen_after = self._events, self._seen_after
+        self._events, self._seen_after = [], None
+        if seen_after is None or seen_after > after:
+            return None
+        return [event for event in events if event.number > after]
+
+    def tell(self, after: int | None = None, events: Sequence[JobEvent] = ()) -> None:
+        """Wake the request up.
+
+        Args:
+            after: `events` are all that came after this number; None when they are not known.
+            events: What happened.
+        """
+        is_gap = after is None or (self._changed.is_set() and self._seen_after is None)
+        if is_gap:
+            self._seen_after = None
+        else:
+            self._seen_after = after if self._seen_after is None else self._seen_after
+            self._events += events
         self._changed.set()
 
 
@@ -88,11 +110,35 @@ class Watcher:
                 log.warning("the database does not answer: %s", type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            for job_id, watches in self._watches.items():
+            for job_id in list(self._watches):
                 head = found.get(job_id)
                 # A job that is new here may have changed since its request read it.
-                if job_id not in self._heads or self._heads[job_id] != head:
-                    self._heads[job_id] = head
-                    for watch in watches:
-                        watch.tell()
+                if job_id not in self._heads:
+                    self._tell(job_id, head)
+                elif self._heads[job_id] != head:
+                    await self._tell_events(job_id, self._heads[job_id], head)
             await asyncio.sleep(_LOOK_S)
+
+    async def _tell_events(self, job_id: str, known: int | None, head: int | None) -> None:
+        """Read what is new of a job, and hand it to all who watch it."""
+        events: list[JobEvent] = []
+        try:
+            if known is not None and head is not None:
+                events = await anyio.to_thread.run_sync(self._store.events, job_id, known)
+        except sa.exc.SQLAlchemyError:
+            known = None
+        newest = max((event.number for event in events), default=head or 0)
+        self._tell(job_id, head if head is None else max(head, newest), known, events)
+
+    def _tell(
+        self,
+        job_id: str,
+        head: int | None,
+        after: int | None = None,
+        events: Sequence[JobEvent] = (),
+    ) -> None:
+        watches = self._watches.get(job_id)
+        if watches is not None:  # everyone may have gone meanwhile
+            self._heads[job_id] = head
+            for watch in watches:
+                watch.tell(after, events)

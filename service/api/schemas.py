@@ -117,7 +117,7 @@ class JobView(_Body):
     problem: ProblemDocument | None
     """Why it failed or was cancelled."""
     links: dict[str, str]
-    """Paths: `self`, and when it has succeeded `model`, `report`, `scores`."""
+    """Paths: `self`, `events`, and when it has succeeded `model`, `report`, `scores`."""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -142,6 +142,7 @@ class JobView(_Body):
             else ProblemDocument.model_validate(problem.document(job.instance)),
             links={
                 "self": job.instance,
+                "events": f"{job.instance}/events",
                 **{name: f"{job.instance}/{name}" for name in job.results},
             },
         )
