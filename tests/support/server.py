@@ -90,12 +90,45 @@ def running_server(folder: Path, until: str = "/readyz", **settings: object) -> 
         until: Path that answers 200 when the server is to be handed out.
         settings: Environment variables, in lower case.
     """
-    data_dir, log_path = folder / "data", folder / "server.log"
+    with _started(folder, settings) as (process, log_path, start):
+        url = _wait_for_address(process, log_path, start)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            _wait_until_ready(client, until, log_path)
+            yield Server(url, client, process, folder / "data", log_path)
+
+
+@contextmanager
+def running_worker(
+    folder: Path, name: str, **settings: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ROLE=worker python -m service`, taking jobs; stopped at the end by its pid.
+
+    Args:
+        folder: Holds the data folder, which an API may share, and the log.
+        name: The worker's name.
+        settings: Environment variables, in lower case.
+    """
+    settings = {"role": "worker", "worker_name": name, **settings}
+    with _started(folder, settings, f"{name}.log") as (process, log_path, start):
+        end = time.monotonic() + _START_SECONDS
+        while b" jobs at a time" not in log_path.read_bytes()[start:]:
+            assert time.monotonic() < end, log_path.read_text()
+            assert process.poll() is None, log_path.read_text()
+            time.sleep(0.02)
+        yield process
+
+
+@contextmanager
+def _started(
+    folder: Path, settings: dict[str, object], log_name: str = "server.log"
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, int]]:
+    """The process, its log, and where in it this run begins."""
+    log_path = folder / log_name
     environment = {
         **os.environ,
         "HOST": "127.0.0.1",
         "PORT": "0",
-        "DATA_DIR": str(data_dir),
+        "DATA_DIR": str(folder / "data"),
         "MIN_FREE_DISK_BYTES": "0",
         **{name.upper(): str(value) for name, value in settings.items()},
     }
@@ -109,10 +142,7 @@ def running_server(folder: Path, until: str = "/readyz", **settings: object) -> 
             stderr=subprocess.STDOUT,
         )
     try:
-        url = _wait_for_address(process, log_path, start)
-        with httpx.Client(base_url=url, timeout=60) as client:
-            _wait_until_ready(client, until, log_path)
-            yield Server(url, client, process, data_dir, log_path)
+        yield process, log_path, start
     finally:
         if process.poll() is None:
             process.terminate()
