@@ -100,9 +100,7 @@ def test_processes_that_cannot_share_are_refused(
 
 def test_the_worker_is_started_again(tmp_path: Path, small: dict[str, Any]) -> None:
     with running_server(tmp_path, **small) as server:
-        worker = server.role("worker")
-        assert worker is not None
-        worker.kill()
+        server.kill_role("worker")
         assert prune(server).content == b"pruned ok"
         assert "the worker ended with status -9" in server.log
 
@@ -111,10 +109,7 @@ def test_requests_wait_while_the_api_is_started_again(
     tmp_path: Path, small: dict[str, Any]
 ) -> None:
     with running_server(tmp_path, **small) as server:
-        api = server.role("api")
-        assert api is not None
-        api.kill()
-        api.wait(5)
+        server.kill_role("api")
         assert prune(server).content == b"pruned ok"
 
 

@@ -37,6 +37,15 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def kill_role(self, name: str) -> None:
+        """Take one role away without notice, and the connections that it had."""
+        process = self.role(name)
+        assert process is not None
+        process.kill()
+        process.wait(10)
+        self.client.close()
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
     def role(self, name: str) -> psutil.Process | None:
         """The process that is the server's `api` or `worker`, if it is alive."""
         for process in psutil.Process(self.process.pid).children():
@@ -94,7 +103,11 @@ def running_server(folder: Path, until: str = "/readyz", **settings: object) -> 
         url = _wait_for_address(process, log_path, start)
         with httpx.Client(base_url=url, timeout=60) as client:
             _wait_until_ready(client, until, log_path)
-            yield Server(url, client, process, folder / "data", log_path)
+            server = Server(url, client, process, folder / "data", log_path)
+            try:
+                yield server
+            finally:
+                server.client.close()
 
 
 @contextmanager
