@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from service.protocol import ProgressReport
-from service.runner import Limits, run_child
+from service.runner import Limits, Spares, run_child
 from service.settings import Settings
 
 
 class Children:
-    """Starts children; knows nothing of queues or records."""
+    """Starts children; knows nothing of queues or records.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Their limits.
+        spares: Children kept waiting for the next prune job.
+    """
+
+    def __init__(self, settings: Settings, spares: int = 0) -> None:
         self._module = settings.child_module
+        self._spares = Spares(self._module, spares)
         memory, file_bytes = settings.memory_limit_bytes, settings.job_file_bytes
         self._job = Limits(settings.job_timeout_s, memory, file_bytes)
         self._inspection = Limits(settings.inspection_timeout_s, memory, file_bytes)
@@ -62,7 +68,8 @@ class Children:
             **paths,
             **self._input_limits,
         }
-        await run_child(self._module, workdir, request, self._job, on_progress)
+        limits = self._job
+        await run_child(self._module, workdir, request, limits, on_progress, self._spares)
 
     async def inspect(
         self,

@@ -45,7 +45,7 @@ class Worker:
             JobStore(self._database),
             storage,
             JobFiles(storage),
-            Children(settings),
+            Children(settings, settings.warm_children),
             settings.max_job_attempts,
         )
         self._stop = threading.Event()

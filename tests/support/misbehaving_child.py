@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graph_ops import errors
-from service.child import ProgressWriter, run
+from service.child import ProgressWriter, main
 from service.files import write_json
 from service.protocol import ProgressReport
 
@@ -110,7 +110,15 @@ def probe(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> N
     write_json(workdir / "versions.json", {})
 
 
+ACTIONS = {
+    "prune": prune,
+    "inspect": inspect,
+    "channels": inspect,
+    "contents": inspect,
+    "forecast": inspect,
+    "probe": probe,
+}
+
+
 if __name__ == "__main__":
-    actions = {"prune": prune, "inspect": inspect, "channels": inspect, "contents": inspect}
-    actions["forecast"] = inspect
-    os._exit(run(Path(sys.argv[1]), {**actions, "probe": probe}))
+    main(ACTIONS, lambda: None)

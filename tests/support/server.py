@@ -59,8 +59,20 @@ class Server:
         found = []
         for role in psutil.Process(self.process.pid).children():
             with suppress(psutil.Error):
-                found += role.children(recursive=True)
+                found += [p for p in role.children(recursive=True) if not _is_spare(p)]
         return found
+
+    def spare(self) -> psutil.Process:
+        """A child that waits for the next job."""
+        worker = self.role("worker")
+        assert worker is not None
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for process in worker.children():
+                if _is_spare(process):
+                    return process
+            time.sleep(0.02)
+        raise AssertionError(f"no child waits:\n{self.log}")
 
     def leftovers(self) -> list[Path]:
         """Temporary files; the lock files of the processes that use the folder are none."""
@@ -164,6 +176,14 @@ def _started(
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
+
+
+def _is_spare(process: psutil.Process) -> bool:
+    """Whether a child still waits for work: it moves into its work folder when it gets some."""
+    try:
+        return process.cmdline()[-1:] == ["-"] and process.cwd() == "/"
+    except psutil.Error:
+        return True
 
 
 def _wait_for_address(process: subprocess.Popen[bytes], log_path: Path, start: int) -> str:
