@@ -5,7 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ORDER = ("scoring", "engines", "digits_curve", "criterion_correlation", "defaults", "graph_scaling")
+ORDER = (
+    "scoring",
+    "engines",
+    "digits_curve",
+    "criterion_correlation",
+    "defaults",
+    "graph_scaling",
+    "job_overhead",
+)
 
 
 def main() -> None:

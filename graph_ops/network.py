@@ -332,6 +332,23 @@ class TaylorPrunableNetwork:
         self.state = self._empty_state()
         self._forget()
 
+    def restore(
+        self,
+        dropped: NDArray[np.bool_],
+        last_scores: NDArray[np.float64],
+        weights: RefittedWeights,
+    ) -> None:
+        """Go on from what an earlier run of the same model and options reached.
+
+        Args:
+            dropped: [classes] which are gone.
+            last_scores: [classes] last score of each; NaN where there is none.
+            weights: What its rounds refitted.
+        """
+        self.dropped, self.last_scores, self.weights = dropped, last_scores, weights
+        self.state = self._empty_state()
+        self._forget()
+
     def to_ir(self) -> ir.Model:
         """The network without the dropped filters, as an `onnx_ir` model.
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.bundle import Batch, BundleLimits, Dataset, InputSpec, open_bundle
+from graph_ops.checkpoint import Checkpoint, RoundState, SavedRun, run_key
 from graph_ops.cost import latencies_ms
 from graph_ops.equivalence import check_same_structure, prove
 from graph_ops.errors import OptionsError
@@ -76,6 +77,7 @@ def prune(
     *,
     progress: ProgressCallback | None = None,
     scores: ScoreState | None = None,
+    checkpoint: Checkpoint | None = None,
     model_limits: ModelLimits | None = None,
     bundle_limits: BundleLimits | None = None,
 ) -> PruneResult:
@@ -87,6 +89,8 @@ def prune(
         options: What to reach and how.
         progress: Called as the run goes on.
         scores: A score state of the same model; the first round then needs no scoring.
+        checkpoint: Where the run keeps what each round reached. A run with the same model, bundle
+            and options goes on from there and ends with the same result. Not used with `scores`.
         model_limits: Bounds on the model file.
         bundle_limits: Bounds on the bundle.
 
@@ -95,7 +99,7 @@ def prune(
     """
     run = _Run(parse_options(options), progress or (lambda _: None))
     with _opened(run, model, bundle, model_limits, bundle_limits) as (network, dataset, sha256):
-        return run.finish(network, dataset, sha256, scores)
+        return run.finish(network, dataset, sha256, scores, checkpoint)
 
 
 def score(
@@ -194,6 +198,7 @@ class _Run:
         self.timing_s: dict[str, float] = {}
         self._progress = progress
         self.rounds: list[dict[str, Any]] = []
+        self.engine: dict[str, Any] | None = None
 
     def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
         self._progress(Progress(phase, done, total, message))
@@ -213,10 +218,15 @@ class _Run:
         dataset: Dataset,
         bundle_sha256: str,
         scores: ScoreState | None,
+        checkpoint: Checkpoint | None = None,
     ) -> PruneResult:
         """Drop to the target, prove, measure, report."""
         prunable_before = network.num_prunables
-        stop_reason, first_state = self._drop_to_target(network, dataset, scores)
+        key = run_key(network.digest, bundle_sha256, _as_text(self.options), VERSION)
+        # Scores from elsewhere are no part of the key: such a run is short, and keeps nothing.
+        kept_in = checkpoint if scores is None else None
+        saved = SavedRun(kept_in, key, network.classes.count)
+        stop_reason, first_state = self._drop_to_target(network, dataset, scores, saved)
         with self.phase("cut"):
             self.tell("cut", 0, 1)
             plain = network.to_plain_ir()
@@ -253,6 +263,7 @@ class _Run:
             held_out=len(dataset.held_out),
             stop_reason=stop_reason,
             rounds=self.rounds,
+            engine=self.engine,
             metric=metric,
             before=_cost(network, nothing, network.source.size_bytes, before_ms, batch),
             after=_cost(network, network.dropped, written.size_bytes, after_ms, batch),
@@ -267,12 +278,24 @@ class _Run:
         return PruneResult(report, first_state, network.source, pruned, metadata, written)
 
     def _drop_to_target(
-        self, network: TaylorPrunableNetwork, dataset: Dataset, scores: ScoreState | None
+        self,
+        network: TaylorPrunableNetwork,
+        dataset: Dataset,
+        scores: ScoreState | None,
+        saved: SavedRun,
     ) -> tuple[str, ScoreState | None]:
         """Rounds of score and drop; why they ended, and the scores of the whole network."""
         first_state: ScoreState | None = None
         number, dropped = 0, 0
         final = goal_of(network, self.options, 1.0, 0)
+        state = saved.load()
+        if state is not None:
+            network.restore(state.dropped, state.last_scores, state.weights)
+            first_state, number, dropped = state.first_scores, state.number, state.filters
+            self.rounds, self.engine = state.rounds, state.engine
+            self.timing_s |= state.timing_s
+            if state.stop_reason is not None:
+                return state.stop_reason, first_state
         rounds = self.options.steps or 1
         while True:
             number += 1
@@ -283,6 +306,8 @@ class _Run:
                     else:
                         self.score(network, dataset, number)
                 first_state = first_state or network.state
+                computed = network.scorer.engine_facts
+                self.engine = self.engine if computed is None else asdict(computed)
             is_last = number >= rounds and self.options.filters_per_step is None
             share = min(1.0, number / rounds)
             if self.options.filters_per_step is None:
@@ -308,11 +333,29 @@ class _Run:
                     "mean_loss": mean_loss,
                 }
             )
+            stop_reason = None
             if is_stuck:
-                return "nothing_more_to_prune", first_state
-            if selection.is_reached and (is_last or (self.options.filters_per_step is not None)):
-                return "target_reached", first_state
-            self._recover(network, dataset, number)
+                stop_reason = "nothing_more_to_prune"
+            elif selection.is_reached and (is_last or self.options.filters_per_step is not None):
+                stop_reason = "target_reached"
+            else:
+                self._recover(network, dataset, number)
+            saved.save(
+                RoundState(
+                    number=number,
+                    filters=dropped,
+                    dropped=network.dropped,
+                    last_scores=network.last_scores,
+                    weights=network.weights,
+                    first_scores=first_state,
+                    rounds=self.rounds,
+                    engine=self.engine,
+                    stop_reason=stop_reason,
+                    timing_s=self.timing_s,
+                )
+            )
+            if stop_reason is not None:
+                return stop_reason, first_state
 
     def score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
         """Score the network as it is on every sample that is not held out."""
@@ -335,12 +378,15 @@ class _Run:
             )
 
     def _metadata(self, network: TaylorPrunableNetwork) -> dict[str, str]:
-        options = json.dumps(self.options.model_dump(mode="json"), sort_keys=True)
         return {
             "onnx_filter_pruner.version": f"{TOOL} {VERSION}",
             "onnx_filter_pruner.source_sha256": network.source.sha256,
-            "onnx_filter_pruner.options": options,
+            "onnx_filter_pruner.options": _as_text(self.options),
         }
+
+
+def _as_text(options: PruneOptions) -> str:
+    return json.dumps(options.model_dump(mode="json"), sort_keys=True)
 
 
 def _proof_batches(dataset: Dataset) -> Iterator[tuple[dict[str, Array], int]]:

@@ -46,6 +46,7 @@ class RunFacts:
     held_out: int
     stop_reason: str
     rounds: list[dict[str, Any]]
+    engine: dict[str, Any] | None
     metric: Metric
     before: Cost
     after: Cost
@@ -59,7 +60,6 @@ class RunFacts:
 def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, Any]:
     """The report as JSON-ready dicts and lists."""
     scorer = network.scorer if network.options.criterion.needs_gradients else None
-    engine = scorer.engine_facts if scorer is not None else None
     loss = scorer.loss if scorer is not None else None
     convolutions = [_convolution(network, i) for i in range(len(network.convolutions))]
     counted = [
@@ -83,7 +83,7 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "held_out": facts.held_out,
         },
         "options": network.options.model_dump(mode="json"),
-        "engine": None if engine is None else asdict(engine),
+        "engine": facts.engine,
         "score": {
             "criterion": network.options.criterion.value,
             "reduction": network.options.reduction,

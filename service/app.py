@@ -7,15 +7,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio.to_thread
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 from service import problems
-from service.api import bundles, docs, jobs, meta, models, prune
+from service.api import bundles, docs, job_events, job_results, jobs, meta, models, prune
 from service.middleware import RequestMiddleware
 from service.services import Services
 from service.settings import Settings
+from service.storage import Storage
 
 _DESCRIPTION = """
 Makes trained convolutional networks smaller. Send an ONNX model and a calibration bundle, get a
@@ -33,29 +35,29 @@ _PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, storage: Storage | None = None) -> FastAPI:
     """The ASGI application.
 
     Args:
         settings: Settings; from the environment when None.
+        storage: The data folder, locked as it has to be; that of the settings when None.
     """
-    services = Services.build(settings or Settings())
+    services = Services.build(settings or Settings(), storage)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services.storage.open()
+        await anyio.to_thread.run_sync(services.open)
         try:
-            await services.jobs.start()
             probe = asyncio.create_task(services.probe())
             try:
                 yield
             finally:
+                services.jobs.stop_waiting()
                 probe.cancel()
                 await asyncio.gather(probe, return_exceptions=True)
                 await services.catalog.stop()
-                await services.jobs.stop()
         finally:
-            services.storage.close()
+            services.close()
 
     app = FastAPI(
         title="ONNX filter pruner",
@@ -67,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=_PROBLEM_RESPONSE,
     )
     app.state.services = services
-    for module in (prune, jobs, models, bundles, meta, docs):
+    for module in (prune, jobs, job_results, job_events, models, bundles, meta, docs):
         app.include_router(module.router)
     app.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
     app.mount("/web", StaticFiles(directory=str(docs.WEB_FOLDER)), name="web")

@@ -26,6 +26,7 @@ _FILE_OF_ACTION = {
     "channels": "channels.json",
     "contents": "contents.json",
     "probe": "probe.json",
+    "forecast": "forecast.json",
 }
 _CHECK_OF_KIND = {Kind.MODEL: "inspect", Kind.BUNDLE: "contents"}
 
@@ -79,6 +80,17 @@ class Catalog:
         # The search goes on for others, and for the cache, when this request goes away.
         return await asyncio.shield(search)
 
+    async def forecast(
+        self, model: StoredUpload, bundle: StoredUpload, options: dict[str, Any]
+    ) -> Any:
+        """What a job would come to.
+
+        Raises:
+            Problem: model, bundle and options cannot be used together, or too many wait.
+        """
+        paths = {"model": model.path, "bundle": bundle.path}
+        return await self._search("forecast", paths, options)
+
     async def probe(self) -> Any:
         """Versions of the runtime and states of the engines, as a child sees them.
 
@@ -105,11 +117,13 @@ class Catalog:
             await anyio.to_thread.run_sync(write_json, cache, found)
         return found
 
-    async def _search(self, action: str, paths: dict[str, Path]) -> Any:
+    async def _search(
+        self, action: str, paths: dict[str, Path], options: dict[str, Any] | None = None
+    ) -> Any:
         async with self._place():
             workdir = await anyio.to_thread.run_sync(self._storage.new_temporary)
             try:
-                await self._children.inspect(workdir, action, paths)
+                await self._children.inspect(workdir, action, paths, options)
                 result = workdir / _FILE_OF_ACTION[action]
                 found = await anyio.to_thread.run_sync(read_json, result, _FACTS_LIMIT_BYTES)
             except ChildFailure as failure:

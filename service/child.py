@@ -5,7 +5,9 @@ the same folder, or a `problem.json` and exit status 1. Progress goes out as JSO
 was standard output; anything that native code prints goes to standard error. The other half is
 `service.runner`.
 
-`graph_ops` is imported by the actions, after the process has confined itself.
+`graph_ops` is imported by the actions, after the process has confined itself; or beforehand, in a
+child that is started before there is work (`python -m service.child -`) and gets its folder on
+standard input.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from graph_ops.errors import PrunerError
 from service.files import write_json
-from service.protocol import PARENT_PID_VARIABLE
+from service.protocol import PARENT_PID_VARIABLE, SCRATCH, WAIT
 
 if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits
@@ -70,6 +73,7 @@ class ProgressWriter:
 
 def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     """Prune a model; leaves the model, `report.json`, `scores.npz` and `results.json`."""
+    from graph_ops.checkpoint import Checkpoint
     from graph_ops.pruning import prune as prune_model
 
     result = prune_model(
@@ -77,6 +81,7 @@ def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         Path(request["bundle"]),
         request["options"],
         progress=progress,
+        checkpoint=Checkpoint(request["checkpoint"]),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
@@ -114,6 +119,20 @@ def contents(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     write_json(workdir / "contents.json", {"arrays": arrays})
 
 
+def forecast(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Estimate what a job would come to; leaves `forecast.json`."""
+    from graph_ops.forecast import forecast as forecast_run
+
+    found = forecast_run(
+        Path(request["model"]),
+        Path(request["bundle"]),
+        request["options"],
+        model_limits=_model_limits(request),
+        bundle_limits=_bundle_limits(request),
+    )
+    write_json(workdir / "forecast.json", found)
+
+
 def probe(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     """Show that the library can be imported, and which engines work; leaves `probe.json`."""
     import onnx
@@ -132,6 +151,7 @@ ACTIONS: dict[str, Action] = {
     "inspect": inspect,
     "channels": channels,
     "contents": contents,
+    "forecast": forecast,
     "probe": probe,
 }
 
@@ -148,18 +168,22 @@ def _bundle_limits(request: Request) -> BundleLimits:
     return BundleLimits(**request["bundle_limits"])
 
 
-def confine(file_bytes: int) -> None:
-    """Bind this process to its parent's life and limit what it may write.
-
-    It dies with the server, is the first that the kernel ends when memory runs out, leaves no
-    core dumps, gains no privileges, and writes no file beyond `file_bytes`. Memory and time are
-    watched from outside: a limit on address space would stop ONNX Runtime, which reserves more
-    than it uses.
-    """
+def bind_to_parent() -> None:
+    """Let this process die with the one that started it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(os.environ.get(PARENT_PID_VARIABLE, os.getppid())):
         os._exit(1)  # the server died before its death could be noticed
+
+
+def confine(file_bytes: int) -> None:
+    """Limit what this process may do.
+
+    It is the first that the kernel ends when memory runs out, leaves no core dumps, gains no
+    privileges, and writes no file beyond `file_bytes`. Memory and time are watched from outside:
+    a limit on address space would stop ONNX Runtime, which reserves more than it uses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_OF_FIRST_VICTIM)
@@ -208,8 +232,36 @@ def run(workdir: Path, actions: dict[str, Action]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    status = run(Path(sys.argv[1]), ACTIONS)
+def wait_for_work() -> Path:
+    """The work folder, once the server names one on standard input; then as if started in it."""
+    line = sys.stdin.readline().strip()
+    if not line:
+        os._exit(0)  # there will be none
+    workdir = Path(line)
+    os.chdir(workdir)
+    os.environ["TMPDIR"] = str(workdir / SCRATCH)
+    tempfile.tempdir = None
+    return workdir
+
+
+def main(actions: dict[str, Action], warm_up: Callable[[], None]) -> NoReturn:
+    """Work in the folder that the command line names; with `-`, warm up and wait for one."""
+    bind_to_parent()
+    if sys.argv[1] == WAIT:
+        warm_up()
+        workdir = wait_for_work()
+    else:
+        workdir = Path(sys.argv[1])
+    status = run(workdir, actions)
     sys.stderr.flush()
     # Destructors of native libraries have nothing left to do, and some crash at exit.
     os._exit(status)
+
+
+def import_library() -> None:
+    """Import what most jobs need; no input has been seen yet."""
+    import graph_ops.pruning  # noqa: F401
+
+
+if __name__ == "__main__":
+    main(ACTIONS, import_library)

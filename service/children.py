@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from service.protocol import ProgressReport
-from service.runner import Limits, run_child
+from service.runner import Limits, Spares, run_child
 from service.settings import Settings
 
 
 class Children:
-    """Starts children; knows nothing of queues or records."""
+    """Starts children; knows nothing of queues or records.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Their limits.
+        spares: Children kept waiting for the next prune job.
+    """
+
+    def __init__(self, settings: Settings, spares: int = 0) -> None:
         self._module = settings.child_module
+        self._spares = Spares(self._module, spares)
         memory, file_bytes = settings.memory_limit_bytes, settings.job_file_bytes
         self._job = Limits(settings.job_timeout_s, memory, file_bytes)
         self._inspection = Limits(settings.inspection_timeout_s, memory, file_bytes)
@@ -38,22 +44,45 @@ class Children:
         model: Path,
         bundle: Path,
         options: dict[str, Any],
+        checkpoint: Path,
         on_progress: Callable[[ProgressReport], None],
     ) -> None:
         """Prune; the results are in `workdir` afterwards.
+
+        Args:
+            workdir: The child's folder.
+            model: The model file.
+            bundle: The bundle file.
+            options: All options of the run.
+            checkpoint: Folder that keeps what each round reached; the child goes on from there.
+            on_progress: Called for each report of the child.
 
         Raises:
             ChildFailure: it did not work out.
         """
         paths = {"model": str(model), "bundle": str(bundle)}
-        request = {"action": "prune", "options": options, **paths, **self._input_limits}
-        await run_child(self._module, workdir, request, self._job, on_progress)
+        request = {
+            "action": "prune",
+            "options": options,
+            "checkpoint": str(checkpoint),
+            **paths,
+            **self._input_limits,
+        }
+        limits = self._job
+        await run_child(self._module, workdir, request, limits, on_progress, self._spares)
 
-    async def inspect(self, workdir: Path, action: str, paths: dict[str, Path]) -> None:
-        """Find facts (`inspect`, `channels`, `contents`, `probe`), left in `workdir`.
+    async def inspect(
+        self,
+        workdir: Path,
+        action: str,
+        paths: dict[str, Path],
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Find facts (`inspect`, `channels`, `contents`, `forecast`, `probe`), left in `workdir`.
 
         Raises:
             ChildFailure: it did not work out.
         """
-        request = {"action": action, **{key: str(path) for key, path in paths.items()}}
+        named = {key: str(path) for key, path in paths.items()}
+        request = {"action": action, "options": options, **named}
         await run_child(self._module, workdir, {**request, **self._input_limits}, self._inspection)

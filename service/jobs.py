@@ -1,214 +1,209 @@
-"""Jobs: a queue, a bounded number of child processes, and a record on disk of each.
+"""Jobs as the API sees them: sent, found, waited for, cancelled, retried, deleted.
 
-A job is `queued`, then `running`, and ends as `succeeded`, `failed` or `cancelled`. Its record
-`job.json` is written at each step before anyone is told; results are moved into its folder
-before it counts as succeeded. Jobs that a stopped server leaves unfinished end as failed with
-`job_interrupted` when the next server starts.
+A job is a row in the database (`store.py`) and a place in the engine's queue (`engine.py`), both
+written in one transaction before a client is told. Workers, in other processes, do the work
+(`attempts.py`) and write its end; nothing of a job is kept in this process.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import secrets
 import time
-from collections import deque
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import sqlalchemy as sa
 
-from service.children import Children
-from service.files import remove
-from service.metrics import Metrics
+from service.engine import JobQueue
+from service.idempotency import digest_of, fingerprint_of
 from service.problems import Problem
-from service.protocol import ProgressReport
-from service.records import Failure, Job, JobRecords, JobState, ResultFile
-from service.runner import ChildFailure
-from service.storage import Kind, Storage, now
+from service.records import Job, JobState, ResultFile, new_job_id
+from service.results import JobFiles
+from service.storage import now
+from service.store import JobStore
+from service.watcher import Watcher
+from service.workers import Workers
 
 _RETRY_AFTER_S = 15
+_CANCEL_WAIT_S = 10.0
 
-log = logging.getLogger("service.jobs")
 
+@dataclass(frozen=True)
+class NewJob:
+    """What a client asks for.
 
-@dataclass
-class _Active:
-    """A job that is not over, and who works on it."""
+    Attributes:
+        model_id: sha256 of a stored model.
+        bundle_id: sha256 of a stored bundle.
+        filename: File name of the model.
+        options: All options of the run, defaults included.
+        sent_options: Options as they were sent: defaults may change with the service's version.
+        metadata: The user's own words.
+    """
 
-    job: Job
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    is_taken: bool = False
-    """Whether a worker has it; the worker then records its end."""
-    child: asyncio.Task[None] | None = None
-    """The part of the work that can be cancelled at any point."""
-    is_cancelled: bool = False
+    model_id: str
+    bundle_id: str
+    filename: str
+    options: dict[str, Any]
+    sent_options: dict[str, Any]
+    metadata: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what is asked for."""
+        return fingerprint_of(self.model_id, self.bundle_id, self.sent_options, self.metadata)
 
 
 class Jobs:
     """All jobs, past and present. Used on one event loop."""
 
     def __init__(
-        self, storage: Storage, children: Children, metrics: Metrics, places: int, max_queued: int
+        self,
+        store: JobStore,
+        queue: JobQueue,
+        workers: Workers,
+        files: JobFiles,
+        max_queued: int,
     ) -> None:
-        self._storage = storage
-        self._records = JobRecords(storage)
-        self._children = children
-        self._metrics = metrics
-        self._places = places
+        self.store = store
+        self.watcher = Watcher(store)
+        self._queue = queue
+        self._workers = workers
+        self._files = files
         self._max_queued = max_queued
-        self._active: dict[str, _Active] = {}
-        self._queue: deque[str] = deque()
-        self._arrived = asyncio.Condition()
-        self._workers: list[asyncio.Task[None]] = []
-        self._is_stopping = False
-        metrics.watch_jobs(
-            {state: partial(self._count, state) for state in (JobState.QUEUED, JobState.RUNNING)}
-        )
 
-    async def start(self) -> None:
-        """End what an earlier server left unfinished, and start to work."""
-        await anyio.to_thread.run_sync(self._end_interrupted)
-        self._workers = [asyncio.create_task(self._work()) for _ in range(self._places)]
+    def stop_waiting(self) -> None:
+        """Answer all requests that wait for a job: the server is stopping."""
+        self.watcher.stop()
 
-    async def stop(self) -> None:
-        """Kill what runs; jobs that are not over end as interrupted. May be called twice."""
-        self._is_stopping = True
-        for active in list(self._active.values()):
-            if active.child is not None:
-                active.child.cancel()
-        async with self._arrived:
-            self._arrived.notify_all()
-        await asyncio.gather(*self._workers)
-        for active in list(self._active.values()):
-            if not active.job.state.is_final:
-                await self._end(active, JobState.FAILED, _interruption())
-
-    def require_room(self) -> None:
+    async def require_room(self) -> None:
         """Refuse a job that would not find a place in the queue.
 
         Raises:
             Problem: `queue_full`.
         """
-        waiting = self._count(JobState.QUEUED)
-        idle = self._places - self._count(JobState.RUNNING)
-        if self._is_stopping or waiting - idle >= self._max_queued:
-            raise Problem(
-                "queue_full",
-                f"{waiting} jobs are waiting already; try again in {_RETRY_AFTER_S} seconds.",
-                headers={"Retry-After": str(_RETRY_AFTER_S)},
-                limit=self._max_queued,
-            )
+        await anyio.to_thread.run_sync(self._check_room)
 
-    async def submit(
-        self,
-        job_id: str,
-        *,
-        model_id: str,
-        bundle_id: str,
-        filename: str,
-        options: dict[str, Any],
-    ) -> Job:
-        """Put a job into the queue, on disk before this returns.
+    async def submit(self, new: NewJob, key: str | None = None, job_id: str | None = None) -> Job:
+        """Accept a job, in the database before this returns; or find the one it repeats.
+
+        Args:
+            new: What is asked for.
+            key: The request's `Idempotency-Key`.
+            job_id: The id that the client chose; None for a new one.
 
         Raises:
-            Problem: `queue_full`.
+            Problem: `queue_full`, `idempotency_key_reused`, `job_exists`.
         """
-        self.require_room()
-        job = Job(
-            id=job_id,
-            state=JobState.QUEUED,
-            model_id=model_id,
-            bundle_id=bundle_id,
-            filename=filename,
-            options=options,
-            times={JobState.QUEUED: now()},
-        )
-        # Counted as waiting from here on, so that two requests do not take the last place.
-        self._active[job_id] = _Active(job)
-        try:
-            await anyio.to_thread.run_sync(self._records.create, job)
-        except BaseException:
-            del self._active[job_id]
-            raise
-        async with self._arrived:
-            self._queue.append(job_id)
-            self._arrived.notify()
-        return job
+        return await anyio.to_thread.run_sync(self._submit, new, key, job_id)
 
-    def find(self, job_id: str) -> Job | None:
+    async def find(self, job_id: str) -> Job | None:
         """The job of this id, or None."""
-        active = self._active.get(job_id)
-        if active is not None:
-            return active.job
-        return self._records.load(job_id)
+        return await anyio.to_thread.run_sync(self.store.find, job_id)
 
-    def get(self, job_id: str) -> Job:
+    async def get(self, job_id: str) -> Job:
         """The job of this id.
 
         Raises:
             Problem: `job_not_found`.
         """
-        job = self.find(job_id)
-        if job is None:
-            raise Problem("job_not_found", f"There is no job with the id {job_id[:80]!r}.")
-        return job
+        return _require(await self.find(job_id), job_id)
 
-    def page(self, limit: int, before: str | None, state: JobState | None) -> list[Job]:
-        """Up to `limit` jobs, newest first, created before the job with the id `before`."""
-        found: list[Job] = []
-        for job_id in self._records.ids_newest_first(before):
-            job = self.find(job_id)
-            if job is not None and (state is None or job.state == state):
-                found.append(job)
-                if len(found) == limit:
-                    break
-        return found
+    async def page(
+        self,
+        limit: int,
+        before: tuple[int, str] | None,
+        state: JobState | None,
+        labels: Sequence[tuple[str, str | None]],
+    ) -> list[Job]:
+        """Up to `limit` jobs, newest first: see `JobStore.page`."""
+        return await anyio.to_thread.run_sync(self.store.page, limit, before, state, labels)
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
-        """The job once it is over, or as it stands after `timeout_s` seconds."""
-        active = self._active.get(job_id)
-        if active is None:
-            return self.get(job_id)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await active.over.wait()
-        except TimeoutError:
-            pass
-        return active.job
+        """The job once it is over, or as it stands after `timeout_s` seconds.
+
+        Raises:
+            Problem: `job_not_found`; `server_stopping`.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        with self.watcher.watch(job_id) as watch:
+            while True:
+                job = await self.get(job_id)
+                left = None if end is None else end - time.monotonic()
+                if job.state.is_final or (left is not None and left <= 0):
+                    return job
+                if watch.is_over:
+                    raise Problem(
+                        "server_stopping",
+                        f"The server is stopping; the job {job_id} goes on when it is back.",
+                        headers={"Retry-After": "5", "Location": job.instance},
+                        instance=job.instance,
+                        job_id=job_id,
+                    )
+                await watch.change(left)
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job, and return it when its process is gone (or it was over just before).
+        """Stop a job, and return it when its processes are gone, or after some seconds.
 
         Raises:
             Problem: `job_not_found`; `job_not_active` when it is over.
         """
-        active = self._active.get(job_id)
-        if active is None or active.job.state.is_final:
-            state = self.get(job_id).state
+        job = await self.get(job_id)
+        if job.state.is_final:
             raise Problem(
-                "job_not_active", f"The job {job_id} is over ({state}).", job_id=job_id, state=state
+                "job_not_active",
+                f"The job {job_id} is over ({job.state}).",
+                instance=job.instance,
+                job_id=job_id,
+                state=job.state,
             )
-        active.is_cancelled = True
-        if active.child is not None:
-            active.child.cancel()
-        if active.is_taken:
-            await active.over.wait()
-        else:
-            await self._end(active, JobState.CANCELLED, _cancellation())
-        return active.job
+        asked = await anyio.to_thread.run_sync(self.store.request_cancel, job_id)
+        job = _require(asked, job_id)
+        return job if job.state.is_final else await self.wait(job_id, _CANCEL_WAIT_S)
+
+    async def retry(self, job_id: str) -> Job:
+        """Put a job that failed or was cancelled into the queue again.
+
+        Raises:
+            Problem: `job_not_found`; `job_not_retryable`.
+        """
+        workflow_id = _new_workflow_id(job_id)
+        found = await anyio.to_thread.run_sync(
+            self.store.retry, job_id, workflow_id, self._queue.put
+        )
+        job = _require(found, job_id)
+        if job.workflow_id != workflow_id:
+            raise Problem(
+                "job_not_retryable",
+                f"The job {job_id} is {job.state}; only failed and cancelled ones are retried.",
+                instance=job.instance,
+                job_id=job_id,
+                state=job.state,
+            )
+        return job
 
     async def delete(self, job_id: str) -> None:
         """Stop a job if it is not over, and remove it with its results.
 
         Raises:
-            Problem: `job_not_found`.
+            Problem: `job_not_found`; `job_not_stopped` when its worker does not answer.
         """
-        if not self.get(job_id).state.is_final:
-            await self.cancel(job_id)
-        self._active.pop(job_id, None)
-        await anyio.to_thread.run_sync(self._records.delete, job_id)
+        job = await self.get(job_id)
+        if not job.state.is_final:
+            await anyio.to_thread.run_sync(self.store.request_cancel, job_id)
+            job = await self.wait(job_id, _CANCEL_WAIT_S)
+        if not await anyio.to_thread.run_sync(self.store.delete, job_id):
+            raise Problem(
+                "job_not_stopped",
+                f"The job {job_id} is {job.state}: its worker has not answered yet.",
+                headers={"Retry-After": "5"},
+                instance=job.instance,
+                job_id=job_id,
+            )
+        await anyio.to_thread.run_sync(self._files.delete, job_id)
 
     def result(self, job: Job, name: str) -> tuple[Path, ResultFile]:
         """A result's file and its description.
@@ -235,123 +230,71 @@ class Jobs:
                 instance=job.instance,
                 results=sorted(job.results),
             )
-        return self._records.path(job, result), result
+        return self._files.path(job, result), result
 
-    def user_of(self, upload_id: str) -> str | None:
+    async def user_of(self, upload_id: str) -> str | None:
         """Id of a job that is not over and needs this model or bundle, or None."""
-        return next(
-            (
-                active.job.id
-                for active in self._active.values()
-                if upload_id in (active.job.model_id, active.job.bundle_id)
-                and not active.job.state.is_final
-            ),
-            None,
+        return await anyio.to_thread.run_sync(self.store.user_of, upload_id)
+
+    def _submit(self, new: NewJob, key: str | None, job_id: str | None) -> Job:
+        name = job_id or new_job_id()
+        job = Job(
+            id=name,
+            created_us=time.time_ns() // 1000,
+            state=JobState.QUEUED,
+            workflow_id=_new_workflow_id(name),
+            model_id=new.model_id,
+            bundle_id=new.bundle_id,
+            filename=new.filename,
+            options=new.options,
+            metadata=new.metadata,
+            fingerprint=new.fingerprint,
+            times={JobState.QUEUED: now()},
         )
+        digest = None if key is None else digest_of(key)
+        accepted = self.store.add(job, digest, self._queue.put, self._refuse_when_full)
+        if accepted.fingerprint != job.fingerprint:
+            raise _conflict(accepted, is_of_key=key is not None and job_id is None)
+        return accepted
 
-    def _count(self, state: str) -> int:
-        return sum(active.job.state == state for active in self._active.values())
+    def _check_room(self) -> None:
+        self._refuse(self.store.counts(), self._workers.slots())
 
-    async def _work(self) -> None:
-        """Take jobs from the queue, one after the other, until the server stops."""
-        while True:
-            async with self._arrived:
-                await self._arrived.wait_for(lambda: bool(self._queue) or self._is_stopping)
-                if self._is_stopping:
-                    return
-                active = self._active.get(self._queue.popleft())
-            if active is not None and not active.is_cancelled:
-                active.is_taken = True
-                await self._run(active)
+    def _refuse_when_full(self, connection: sa.Connection, counts: Mapping[str, int]) -> None:
+        self._refuse(counts, self._workers.slots_seen(connection))
 
-    async def _run(self, active: _Active) -> None:
-        """Run one job to its end, whatever that is."""
-        started = time.monotonic()
-        try:
-            await self._enter(active.job, JobState.RUNNING)
-            workdir = await anyio.to_thread.run_sync(self._storage.new_temporary)
-            try:
-                active.child = asyncio.create_task(self._prune(active.job, workdir))
-                if active.is_cancelled or self._is_stopping:
-                    active.child.cancel()
-                await asyncio.wait({active.child})
-                active.child.result()
-                active.job.results = await anyio.to_thread.run_sync(
-                    self._records.keep_results, active.job, workdir
-                )
-            finally:
-                await anyio.to_thread.run_sync(remove, workdir)
-        except asyncio.CancelledError:
-            if active.is_cancelled:
-                await self._end(active, JobState.CANCELLED, _cancellation(), started)
-            else:
-                await self._end(active, JobState.FAILED, _interruption(), started)
-        except (ChildFailure, Problem) as error:
-            reason = Failure(code=error.code, detail=error.detail, members=error.members)
-            await self._end(active, JobState.FAILED, reason, started)
-        except Exception:
-            log.exception("job %s failed unexpectedly", active.job.id)
-            reason = Failure(code="job_failed", detail="The service failed; its log says why.")
-            await self._end(active, JobState.FAILED, reason, started)
-        else:
-            await self._end(active, JobState.SUCCEEDED, None, started)
-
-    async def _prune(self, job: Job, workdir: Path) -> None:
-        def keep(progress: ProgressReport) -> None:
-            job.progress = progress
-
-        self._storage.require_space()
-        model = self._storage.get_upload(Kind.MODEL, job.model_id)
-        bundle = self._storage.get_upload(Kind.BUNDLE, job.bundle_id)
-        await self._children.prune(workdir, model.path, bundle.path, job.options, keep)
-
-    async def _enter(self, job: Job, state: JobState) -> None:
-        job.state = state
-        job.times[state] = now()
-        await anyio.to_thread.run_sync(self._records.save, job)
-
-    async def _end(
-        self,
-        active: _Active,
-        state: JobState,
-        failure: Failure | None,
-        started: float | None = None,
-    ) -> None:
-        """Record how a job ended, then tell who waits. It is kept in memory if the disk refuses."""
-        job = active.job.model_copy(deep=True)
-        job.failure = failure
-        job.state = state
-        job.times[state] = now()
-        try:
-            await anyio.to_thread.run_sync(self._records.save, job)
-        except OSError:
-            log.exception("the end of job %s (%s) could not be recorded", job.id, state)
-        else:
-            self._active.pop(job.id, None)
-        active.job = job
-        seconds = None if started is None else time.monotonic() - started
-        self._metrics.count_job(state, failure.code if failure else "", seconds)
-        log.info("job %s %s %s", job.id, state, failure.code if failure else "")
-        active.over.set()
-
-    def _end_interrupted(self) -> None:
-        for job_id in self._records.ids_newest_first(None):
-            job = self._records.load(job_id)
-            if job is None:
-                if not self._records.is_accepted(job_id):
-                    self._records.delete(job_id)
-            elif not job.state.is_final:
-                job.failure = _interruption()
-                job.state = JobState.FAILED
-                job.times[JobState.FAILED] = now()
-                self._records.save(job)
+    def _refuse(self, counts: Mapping[str, int], slots: int) -> None:
+        waiting = counts[JobState.QUEUED]
+        idle = slots - counts[JobState.RUNNING] - counts[JobState.CANCELLING]
+        if waiting - idle >= self._max_queued:
+            raise Problem(
+                "queue_full",
+                f"{waiting} jobs are waiting already; try again in {_RETRY_AFTER_S} seconds.",
+                headers={"Retry-After": str(_RETRY_AFTER_S)},
+                limit=self._max_queued,
+            )
 
 
-def _interruption() -> Failure:
-    return Failure(
-        code="job_interrupted", detail="The server stopped before the job was over; send it again."
+def _require(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise Problem("job_not_found", f"There is no job with the id {job_id[:80]!r}.")
+    return job
+
+
+def _conflict(existing: Job, is_of_key: bool) -> Problem:
+    if is_of_key:
+        return Problem(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used with another model, bundle, options or metadata.",
+            job_id=existing.id,
+        )
+    return Problem(
+        "job_exists",
+        f"The job {existing.id} exists with another model, bundle, options or metadata.",
+        instance=existing.instance,
+        job_id=existing.id,
     )
 
 
-def _cancellation() -> Failure:
-    return Failure(code="job_cancelled", detail="The job was cancelled before it was over.")
+def _new_workflow_id(job_id: str) -> str:
+    return f"{job_id}~{secrets.token_hex(8)}"

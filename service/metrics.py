@@ -1,22 +1,36 @@
-"""What the server counts, in the text format of Prometheus."""
+"""What the server counts, in the text format of Prometheus.
+
+Requests are counted by the process that answers them. Jobs are counted in the database, where
+their ends are written, so every API tells the same numbers, also after a restart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter as Tally
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from service.job_queries import DURATION_BUCKETS
+from service.store import JobStore
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1800.0)
-_JOB_BUCKETS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0)
 
 
 class Metrics:
     """The server's counters, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: JobStore) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "pruner_http_requests",
@@ -34,18 +48,7 @@ class Metrics:
         self._upload_bytes = Counter(
             "pruner_upload_bytes", "Bytes of files received.", registry=self.registry
         )
-        self._jobs_ended = Counter(
-            "pruner_jobs_ended", "Jobs that ended.", ["state", "code"], registry=self.registry
-        )
-        self._job_seconds = Histogram(
-            "pruner_job_seconds",
-            "Time jobs ran.",
-            buckets=_JOB_BUCKETS,
-            registry=self.registry,
-        )
-        self._jobs = Gauge(
-            "pruner_jobs", "Jobs that wait or run now.", ["state"], registry=self.registry
-        )
+        self.registry.register(_JobCollector(store))
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the path's template, not the path."""
@@ -56,17 +59,46 @@ class Metrics:
         """Count received bytes."""
         self._upload_bytes.inc(size_bytes)
 
-    def count_job(self, state: str, code: str, seconds: float | None) -> None:
-        """Count a job that ended, and how long it ran if it did."""
-        self._jobs_ended.labels(state, code).inc()
-        if seconds is not None:
-            self._job_seconds.observe(seconds)
-
-    def watch_jobs(self, counts: Mapping[str, Callable[[], float]]) -> None:
-        """Read the number of jobs in each state from these functions."""
-        for state, count in counts.items():
-            self._jobs.labels(state).set_function(count)
-
     def render(self) -> bytes:
         """All metrics as text."""
         return generate_latest(self.registry)
+
+
+class _JobCollector(Collector):
+    """Counts jobs when they are asked for."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the database is not asked before it is there."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Jobs that wait or run, jobs that ended, and how long they took."""
+        waiting = GaugeMetricFamily("pruner_jobs", "Jobs that are not over.", labels=["state"])
+        for state, count in self._store.counts().items():
+            waiting.add_metric([state], count)
+        ended = CounterMetricFamily(
+            "pruner_jobs_ended", "Jobs that ended.", labels=["state", "code"]
+        )
+        jobs: Tally[tuple[str, str]] = Tally()
+        buckets: Tally[int] = Tally()
+        seconds = 0.0
+        for row in self._store.ended():
+            jobs[row["state"], row["code"]] += row["jobs"]
+            if row["bucket"] >= 0:
+                buckets[row["bucket"]] += row["jobs"]
+                seconds += row["seconds"]
+        for labels, count in jobs.items():
+            ended.add_metric(list(labels), count)
+        bounds = [*map(str, DURATION_BUCKETS), "+Inf"]
+        totals, total = [], 0
+        for index, bound in enumerate(bounds):
+            total += buckets[index]
+            totals.append((bound, float(total)))
+        duration = HistogramMetricFamily(
+            "pruner_job_seconds", "Time from a job's first start to its end."
+        )
+        duration.add_metric([], totals, seconds)
+        return [waiting, ended, duration]

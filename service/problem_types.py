@@ -20,8 +20,6 @@ class ProblemType:
     advice: str
 
 
-_RETRY_IS_SAFE = "Nothing was lost; send the request again."
-
 SERVICE_PROBLEMS: dict[str, ProblemType] = {
     # the request as HTTP
     "not_found": ProblemType(404, "Not found", "See /docs for the paths that exist."),
@@ -77,6 +75,14 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
     "text_part_too_large": ProblemType(
         413, "A text part is too large", "Options fit in a few hundred bytes; shorten the part."
     ),
+    "body_too_large": ProblemType(
+        413, "The body is too large", "A job is described in a few hundred bytes; shorten the body."
+    ),
+    "metadata_invalid": ProblemType(
+        422,
+        "Unusable metadata",
+        "Send a JSON object of up to 16 pairs: short keys, and texts of up to 512 characters.",
+    ),
     "upload_too_large": ProblemType(
         413, "Upload too large", "Send a smaller file, or raise MAX_UPLOAD_BYTES on the server."
     ),
@@ -108,6 +114,19 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
     "job_not_active": ProblemType(
         409, "The job is over", "Only a queued or running job can be cancelled."
     ),
+    "job_not_retryable": ProblemType(
+        409, "The job cannot be retried", "Only a failed or cancelled job can; send a new one."
+    ),
+    "job_not_stopped": ProblemType(
+        409,
+        "The job has not stopped yet",
+        "Its worker does not answer; try again after the seconds in Retry-After.",
+    ),
+    "job_exists": ProblemType(
+        409,
+        "Another job has this id",
+        "Use a new id for new content; the same id only repeats the same job.",
+    ),
     "resource_in_use": ProblemType(
         409, "In use by a job", "Wait for the job in `job_id` to end, or delete it first."
     ),
@@ -132,7 +151,16 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
     "job_cancelled": ProblemType(
         409, "The job was cancelled", "Send the request again if the result is still wanted."
     ),
-    "job_interrupted": ProblemType(503, "The server stopped while the job ran", _RETRY_IS_SAFE),
+    "server_stopping": ProblemType(
+        503,
+        "The server is stopping",
+        "Nothing is lost: the job goes on when the server is back; see `Location`.",
+    ),
+    "database_unavailable": ProblemType(
+        503,
+        "The database does not answer",
+        "Try again after the seconds in Retry-After; with an Idempotency-Key that is safe.",
+    ),
     "job_timeout": ProblemType(
         504,
         "The job took too long",

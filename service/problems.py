@@ -15,6 +15,8 @@ from typing import Any, Self
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -151,6 +153,14 @@ def install(app: FastAPI) -> None:
             "client_disconnected", "The client closed the connection during the upload."
         ).response(request.url.path)
 
+    async def on_database_error(request: Request, error: Exception) -> Response:
+        log.error("the database does not answer: %s", error)
+        return Problem(
+            "database_unavailable",
+            "The database of jobs does not answer.",
+            headers={"Retry-After": "5"},
+        ).response(request.url.path)
+
     async def on_unexpected(request: Request, error: Exception) -> Response:
         request_id = request.scope.get("request_id", "")
         log.error("request %s failed: %s", request_id, type(error).__name__)
@@ -165,6 +175,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(OperationalError, on_database_error)
+    app.add_exception_handler(PoolTimeout, on_database_error)
     app.add_exception_handler(Exception, on_unexpected)
 
 

@@ -7,6 +7,18 @@ from dataclasses import dataclass
 PARENT_PID_VARIABLE = "PRUNER_PARENT_PID"
 """Environment variable that tells a child whose death it must not outlive."""
 
+WAIT = "-"
+"""In place of a work folder: warm up, and read the folder from standard input."""
+
+SCRATCH = "scratch"
+"""Folder for a child's own temporary files, in its work folder."""
+
+LISTEN_FD_VARIABLE = "PRUNER_LISTEN_FD"
+"""Environment variable with the number of the socket that a supervisor lends the API."""
+
+LOCK_FD_VARIABLE = "PRUNER_LOCK_FD"
+"""Environment variable with the number of the file whose lock a supervisor lends its roles."""
+
 
 @dataclass(frozen=True)
 class ProgressReport:

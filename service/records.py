@@ -1,33 +1,15 @@
-"""What is known of a job, and the folder that keeps it.
-
-The record `job.json` is written whole at each step. Results are moved into the folder, flushed to
-disk and their digests taken, before a record names them.
-"""
+"""What is known of a job."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import re
 import secrets
 import time
-from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from service.files import read_json, sync_folder, write_json
 from service.problems import Problem
-from service.protocol import ProgressReport
-from service.storage import Storage
-
-_ID = re.compile(r"[0-9a-f]{32}")
-_RESULTS_LIMIT_BYTES = 2**16
-
-log = logging.getLogger("service.jobs")
 
 
 class JobState(StrEnum):
@@ -35,14 +17,19 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
     @property
     def is_final(self) -> bool:
         """Whether the job is over."""
-        return self not in (JobState.QUEUED, JobState.RUNNING)
+        return self not in UNFINISHED
+
+
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
 class Failure(BaseModel):
@@ -57,32 +44,63 @@ class ResultFile(BaseModel):
     """A file a job left."""
 
     name: str
+    """Path inside the job's folder."""
     sha256: str
     size_bytes: int
     media_type: str
+
+
+class JobProgress(BaseModel):
+    """How far a job is: `done` of `total` units of the phase."""
+
+    phase: str
+    done: int
+    total: int
+    message: str = ""
+    eta_s: float | None = None
+    """Seconds to the end of the phase; None where that cannot be said yet."""
 
 
 class Job(BaseModel):
     """The record of a job."""
 
     id: str
+    created_us: int
+    """When it was sent, microseconds since the epoch; no two of one server are the same."""
     state: JobState
+    workflow_id: str
+    """Its place in the engine; another one after a retry."""
     model_id: str
     bundle_id: str
     filename: str
     """File name of the uploaded model."""
     options: dict[str, Any]
+    metadata: dict[str, str]
+    """The user's own words about it."""
+    fingerprint: str
+    """Digest of what was asked for."""
     times: dict[JobState, str]
-    """When each state was entered."""
+    """When each state was entered last."""
+    progress: JobProgress | None = None
     failure: Failure | None = None
     results: dict[str, ResultFile] = Field(default_factory=dict)
     """`model`, `report` and `scores` of a job that succeeded."""
-    progress: ProgressReport | None = None
+    attempts: int = 0
+    """Times that work on it was begun."""
+    rounds: int = 0
+    """Rounds that its checkpoint had when work was last begun."""
+    last_event: int = 0
+    """Number of its newest event."""
 
     @property
     def instance(self) -> str:
         """The job's path."""
         return f"/v1/jobs/{self.id}"
+
+    @property
+    def cursor(self) -> str:
+        """Its place in lists of jobs."""
+        return f"{self.created_us:x}-{self.id}"
 
     def problem(self) -> Problem | None:
         """The problem a failed or cancelled job is; None for other jobs."""
@@ -95,75 +113,19 @@ class Job(BaseModel):
         return problem
 
 
-class JobRecords:
-    """The folders of jobs. Methods block on the disk."""
+class JobEvent(BaseModel):
+    """Something that happened to a job."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    number: int
+    """Counts from 1 in each job."""
+    kind: str
+    """`state` or `progress`."""
+    data: dict[str, Any]
 
-    def create(self, job: Job) -> None:
-        """Make a job's folder, with its record in it."""
-        self._folder(job.id).mkdir()
-        self.save(job)
-        sync_folder(self._storage.jobs)
-
-    def save(self, job: Job) -> None:
-        """Write a job's record."""
-        write_json(self._folder(job.id) / "job.json", job.model_dump(mode="json"))
-
-    def load(self, job_id: str) -> Job | None:
-        """The job of this id; None when there is none, or its record cannot be read."""
-        if not _ID.fullmatch(job_id):
-            return None
-        data = read_json(self._folder(job_id) / "job.json")
-        try:
-            return None if data is None else Job.model_validate(data)
-        except ValidationError:
-            log.exception("the record of job %s cannot be read", job_id)
-            return None
-
-    def is_accepted(self, job_id: str) -> bool:
-        """Whether there is a record; a server may die between making the folder and writing it."""
-        return (self._folder(job_id) / "job.json").exists()
-
-    def delete(self, job_id: str) -> None:
-        """Remove a job's folder."""
-        self._storage.delete_job(job_id)
-
-    def ids_newest_first(self, before: str | None) -> Iterator[str]:
-        """Ids of all jobs, or of those that sort before an id."""
-        names = {name for name in os.listdir(self._storage.jobs) if _ID.fullmatch(name)}
-        for name in sorted(names, reverse=True):
-            if before is None or name < before:
-                yield name
-
-    def path(self, job: Job, result: ResultFile) -> Path:
-        """A result's file."""
-        return self._folder(job.id) / result.name
-
-    def keep_results(self, job: Job, workdir: Path) -> dict[str, ResultFile]:
-        """Move a child's results into the job's folder, flushed to disk."""
-        names = read_json(workdir / "results.json", _RESULTS_LIMIT_BYTES)
-        model_name = str(names["model"])
-        is_archive = model_name.endswith(".zip")
-        wanted = {
-            "model": ("pruned.zip" if is_archive else "pruned.onnx", _media_type(model_name)),
-            "report": ("report.json", "application/json"),
-            "scores": ("scores.npz", "application/x-npz"),
-        }
-        results = {}
-        folder = self._folder(job.id)
-        for key, (name, media_type) in wanted.items():
-            sha256, size = _digest_and_flush(workdir / name)
-            (workdir / name).rename(folder / name)
-            results[key] = ResultFile(
-                name=name, sha256=sha256, size_bytes=size, media_type=media_type
-            )
-        sync_folder(folder)
-        return results
-
-    def _folder(self, job_id: str) -> Path:
-        return self._storage.jobs / job_id
+    @property
+    def is_end(self) -> bool:
+        """Whether the job was over with it."""
+        return self.kind == "state" and JobState(self.data["state"]).is_final
 
 
 def new_job_id() -> str:
@@ -171,14 +133,6 @@ def new_job_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def _media_type(model_name: str) -> str:
-    return "application/zip" if model_name.endswith(".zip") else "application/octet-stream"
-
-
-def _digest_and_flush(path: Path) -> tuple[str, int]:
-    """sha256 and size of a regular file, which is on disk afterwards."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(fd)
-        return digest, os.fstat(fd).st_size
+def cancellation() -> Failure:
+    """Why a cancelled job gave no result."""
+    return Failure(code="job_cancelled", detail="The job was cancelled before it was over.")

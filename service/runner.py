@@ -29,13 +29,22 @@ import psutil
 import service
 from service.files import read_json, write_json
 from service.problem_types import PROBLEM_TYPES
-from service.protocol import PARENT_PID_VARIABLE, ProgressReport
+from service.protocol import (
+    LISTEN_FD_VARIABLE,
+    LOCK_FD_VARIABLE,
+    PARENT_PID_VARIABLE,
+    SCRATCH,
+    WAIT,
+    ProgressReport,
+)
 
 _POLL_S = 0.05
 _LINE_LIMIT = 64 * 2**10
 _STDERR_TAIL_BYTES = 16 * 2**10
 _PROBLEM_LIMIT_BYTES = 2**20
 _PROGRESS_TEXT_LIMIT = 200
+_WITHHELD = frozenset({"DATABASE_URL", LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE})
+"""Variables that a process which reads hostile input has no business to know."""
 
 log = logging.getLogger("service.runner")
 
@@ -71,6 +80,7 @@ async def run_child(
     request: dict[str, Any],
     limits: Limits,
     on_progress: Callable[[ProgressReport], None] = lambda _: None,
+    spares: Spares | None = None,
 ) -> None:
     """Run `python -m module workdir` and return when it has succeeded.
 
@@ -83,27 +93,18 @@ async def run_child(
         request: Written to `request.json`.
         limits: Time, resident memory and file size.
         on_progress: Called on the event loop for each report.
+        spares: Children of the same module that wait for work.
 
     Raises:
         ChildFailure: it gave no result; the code says why.
     """
-    scratch = workdir / "scratch"
-    scratch.mkdir(exist_ok=True)
+    (workdir / SCRATCH).mkdir(exist_ok=True)
     (workdir / "problem.json").unlink(missing_ok=True)
     write_json(workdir / "request.json", {**request, "file_bytes": limits.file_bytes})
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        str(workdir),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=_LINE_LIMIT,
-        cwd=workdir,
-        env=_environment(scratch),
-        start_new_session=True,
-    )
+    process = None if spares is None else await spares.take(workdir)
+    if process is None:
+        process = await start_child(module, workdir)
+    filling = None if spares is None else asyncio.create_task(spares.fill())
     tail: deque[bytes] = deque()
     assert process.stdout is not None
     assert process.stderr is not None
@@ -117,6 +118,8 @@ async def run_child(
     finally:
         _kill_group(process)
         await _settle(process, readers)
+    if filling is not None:
+        await filling
     stderr = b"".join(tail)[-_STDERR_TAIL_BYTES:].decode("utf-8", "replace")
     failure = overrun or _failure_of_exit(process.returncode, workdir)
     if failure is not None:
@@ -124,16 +127,76 @@ async def run_child(
         raise failure
 
 
-def _environment(scratch: Path) -> dict[str, str]:
-    """The child's environment: ours, with imports that do not depend on its folder."""
+async def start_child(module: str, workdir: Path | None) -> asyncio.subprocess.Process:
+    """Start a child in its work folder, or one that waits for its folder."""
+    waits = workdir is None
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        WAIT if workdir is None else str(workdir),
+        stdin=asyncio.subprocess.PIPE if waits else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LINE_LIMIT,
+        cwd=workdir or "/",
+        env=_environment(None if workdir is None else workdir / SCRATCH),
+        start_new_session=True,
+    )
+
+
+class Spares:
+    """Children that have imported their library and wait for work: most of a short job's time.
+
+    Each is used once, like any other child. Used on one event loop.
+
+    Args:
+        module: As for `run_child`.
+        count: How many to keep.
+    """
+
+    def __init__(self, module: str, count: int) -> None:
+        self._module = module
+        self._count = count
+        self._waiting: deque[asyncio.subprocess.Process] = deque()
+
+    async def fill(self) -> None:
+        """Start what is missing, if that is possible."""
+        self._waiting = deque(p for p in self._waiting if p.returncode is None)
+        try:
+            while len(self._waiting) < self._count:
+                self._waiting.append(await start_child(self._module, None))
+        except OSError as error:
+            log.warning("no child could be started beforehand: %s", error)
+
+    async def take(self, workdir: Path) -> asyncio.subprocess.Process | None:
+        """A child that works in this folder from now on; None when none waits."""
+        while self._waiting:
+            process = self._waiting.popleft()
+            if process.returncode is not None:
+                continue
+            assert process.stdin is not None
+            try:
+                process.stdin.write(f"{workdir}\n".encode())
+                await process.stdin.drain()
+            except OSError:  # it has died just now
+                continue
+            process.stdin.close()
+            return process
+        return None
+
+
+def _environment(scratch: Path | None) -> dict[str, str]:
+    """The child's environment: ours without secrets, and imports that depend on no folder."""
     package_root = str(Path(service.__file__).resolve().parent.parent)
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ours = {name: value for name, value in os.environ.items() if name.upper() not in _WITHHELD}
     return {
-        **os.environ,
+        **ours,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(str(Path(p).resolve()) for p in paths)),
         "PYTHONSAFEPATH": "1",
         "PYTHONFAULTHANDLER": "1",
-        "TMPDIR": str(scratch),
+        **({} if scratch is None else {"TMPDIR": str(scratch)}),
         PARENT_PID_VARIABLE: str(os.getpid()),
     }
 

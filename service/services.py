@@ -1,4 +1,4 @@
-"""The parts a running server consists of, and how handlers get at them."""
+"""The parts a running API consists of, and how handlers get at them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service import engine
 from service.catalog import Catalog
 from service.children import Children
-from service.idempotency import IdempotencyKeys
+from service.database import Database
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.problems import Problem
+from service.results import JobFiles
 from service.settings import Settings
 from service.storage import Storage
+from service.store import JobStore
 from service.uploads import Uploads
+from service.workers import Workers
 
 log = logging.getLogger("service")
 
@@ -33,24 +37,30 @@ class Services:
 
     settings: Settings
     storage: Storage
+    database: Database
+    workers: Workers
     metrics: Metrics
     uploads: Uploads
     catalog: Catalog
     jobs: Jobs
-    keys: IdempotencyKeys
     versions: dict[str, Any] | None = None
     engines: list[dict[str, Any]] | None = None
     probe_problem: Problem | None = None
 
     @classmethod
-    def build(cls, settings: Settings) -> Services:
+    def build(cls, settings: Settings, storage: Storage | None = None) -> Services:
         """The parts, wired and not yet started."""
-        storage = Storage(settings.data_dir, settings.min_free_disk_bytes)
-        metrics = Metrics()
+        storage = storage or Storage(settings.data_dir, settings.min_free_disk_bytes)
+        database = Database(settings.database)
+        store = JobStore(database)
+        workers = Workers(database)
+        metrics = Metrics(store)
         children = Children(settings)
         return cls(
             settings=settings,
             storage=storage,
+            database=database,
+            workers=workers,
             metrics=metrics,
             uploads=Uploads(settings, storage, metrics),
             catalog=Catalog(
@@ -60,14 +70,28 @@ class Services:
                 settings.max_queued_inspections,
             ),
             jobs=Jobs(
-                storage,
-                children,
-                metrics,
-                settings.max_concurrent_jobs,
+                store,
+                engine.JobQueue(database),
+                workers,
+                JobFiles(storage),
                 settings.max_queued_jobs,
             ),
-            keys=IdempotencyKeys(storage.idempotency),
         )
+
+    def open(self) -> None:
+        """Make what is missing on disk and in the database.
+
+        Raises:
+            DataDirInUseError: another server has the folder for itself.
+        """
+        self.storage.open()
+        self.database.create()
+        engine.migrate(self.database)
+
+    def close(self) -> None:
+        """Let go of disk and database."""
+        self.database.close()
+        self.storage.close()
 
     async def probe(self) -> None:
         """Find out, once, whether children can do their work here."""

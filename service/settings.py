@@ -7,6 +7,8 @@ has a row in `docs/settings.md`; a test compares the two.
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +30,22 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True, frozen=True, extra="ignore", case_sensitive=False
     )
 
+    role: Annotated[str, Field(pattern="^(all|api|worker)$")] = "all"
+    """What this process is: `api` answers requests, `worker` runs jobs, `all` starts one of each
+    and keeps them running."""
     host: str = "127.0.0.1"
-    """Address the server binds to. It has no access control yet: bind to other addresses only
+    """Address the API binds to. It has no access control yet: bind to other addresses only
     behind something that has."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """TCP port the server listens on; 0 takes a free one, which the log names."""
+    """TCP port the API listens on; 0 takes a free one, which the log names."""
     data_dir: Path = Path("data")
-    """Folder of models, bundles and jobs. One server at a time may use it."""
+    """Folder of models, bundles and results. One server with the role `all` may use it, or any
+    number with the other roles, on storage that they share."""
+    database_url: Annotated[str, Field(pattern="^(sqlite:///|postgresql://).")] | None = None
+    """Database of jobs: `postgresql://user@host/name`, or `sqlite:///` and a path for one machine.
+    When not set: the file `jobs.sqlite` in `DATA_DIR`."""
+    worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,62}$")] | None = None
+    """Name of this worker: unique, and the same after a restart. When not set: the host's name."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe message that is logged: `debug`, `info`, `warning` or `error`."""
 
@@ -58,15 +69,20 @@ class Settings(BaseSettings):
     """Free bytes on the disk of `DATA_DIR` below which new work is refused."""
 
     max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
-    """Jobs that run at the same time, each in a child process of its own."""
+    """Jobs that a worker runs at the same time, each in a child process of its own."""
+    warm_children: Annotated[int, Field(ge=0)] = 1
+    """Child processes that a worker keeps waiting, with the library imported, for the next jobs.
+    Each takes about 150 MB; without one a job starts about a second later."""
     max_queued_jobs: Annotated[int, Field(ge=0)] = 64
     """Jobs that may wait for a place; further ones are refused until there is room."""
     max_concurrent_inspections: Annotated[int, Field(ge=1)] = 2
     """Child processes that may read models and bundles for inspection at the same time."""
     max_queued_inspections: Annotated[int, Field(ge=0)] = 64
     """Inspections that may wait for a place; further ones are refused until there is room."""
+    max_job_attempts: Annotated[int, Field(ge=1)] = 4
+    """Times that work on a job is begun, without finishing another round, before it fails."""
     job_timeout_s: Seconds = 3600.0
-    """Seconds a job may run before its process is ended."""
+    """Seconds an attempt at a job may run before its process is ended."""
     inspection_timeout_s: Seconds = 300.0
     """Seconds an inspection of a model or bundle may run before its process is ended."""
     job_memory_bytes: Bytes | None = None
@@ -89,6 +105,18 @@ class Settings(BaseSettings):
     """Seconds that running responses get to end when the server is told to stop."""
     child_module: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")] = "service.child"
     """Module that runs in child processes. Only the server's own tests set it."""
+
+    @property
+    def database(self) -> str:
+        """URL of the database of jobs."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'jobs.sqlite'}"
+
+    @property
+    def worker(self) -> str:
+        """Name of this worker."""
+        if self.worker_name is not None:
+            return self.worker_name
+        return re.sub(r"[^\w.-]", "-", socket.gethostname())[:63] or "worker"
 
     @property
     def memory_limit_bytes(self) -> int:

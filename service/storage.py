@@ -1,12 +1,14 @@
 """What the service keeps on disk, and how it gets there without ever being half there.
 
     DATA_DIR/
-      .lock                     held by the one server that uses the folder
-      tmp/                      uploads in progress and work of children; emptied at start
+      .lock                     held by those who use the folder: one server, or several roles
+      workers/{name}.lock       held by the worker of this name
+      jobs.sqlite               the database of jobs, where it is a file
+      tmp/{process}/            uploads in progress and work of children; emptied when the process
+                                that holds the lock in it has gone
       models/{sha256}/          file, about.json, and what inspections found (*.json)
       bundles/{sha256}/         file, about.json
-      jobs/{id}/                job.json and, when there, the results
-      idempotency/{digest}.json
+      jobs/{id}/                checkpoint and results
 
 Every file and folder is written under `tmp/` (or a temporary name), flushed to disk, and then
 renamed to its place, so a reader finds all of it or nothing, also after a power cut. Models and
@@ -20,6 +22,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,6 +30,10 @@ from pathlib import Path
 
 from service.files import move_folder, read_json, remove, sync_folder, write_json
 from service.problems import Problem
+
+_OWNER = ".owner"
+# A folder gets its lock file right after it is made; one without it for so long has no owner.
+_UNOWNED_S = 60.0
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -72,7 +79,7 @@ class _About:
 
 
 class DataDirInUseError(RuntimeError):
-    """Another server uses the data folder."""
+    """Another server uses the data folder, or the name of this worker."""
 
 
 class Storage:
@@ -84,36 +91,84 @@ class Storage:
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
         self.root = root.absolute()
         self.min_free_bytes = min_free_bytes
-        self.tmp = self.root / "tmp"
         self.jobs = self.root / "jobs"
-        self.idempotency = self.root / "idempotency"
+        self._tmp_root = self.root / "tmp"
+        self.tmp = self._tmp_root / secrets.token_hex(6)
+        self._workers = self.root / "workers"
         self._uploads = {Kind.MODEL: self.root / "models", Kind.BUNDLE: self.root / "bundles"}
-        self._lock_fd: int | None = None
+        self._locks: list[int] = []
 
     def open(self) -> None:
-        """Create the folders, take the lock, and clear what an earlier server left half done.
+        """Create the folders, and clear what processes that are gone left half done."""
+        folders = (self._tmp_root, self.tmp, self.jobs, self._workers, *self._uploads.values())
+        for folder in (self.root, *folders):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._locks.append(_open_lock(self.tmp / _OWNER))
+        fcntl.flock(self._locks[-1], fcntl.LOCK_EX)
+        self._clear_leftovers()
+
+    def lock(self, exclusively: bool) -> int:
+        """Keep servers away that could not share the folder; the lock's file descriptor.
+
+        Args:
+            exclusively: For a server that starts its own roles; they inherit the lock.
 
         Raises:
-            DataDirInUseError: another server holds the lock.
+            DataDirInUseError: somebody else holds it.
         """
-        for folder in (self.root, self.tmp, self.jobs, self.idempotency, *self._uploads.values()):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise DataDirInUseError(
-                f"The data folder {self.root} is used by another server; stop it, or set DATA_DIR."
-            ) from None
-        for leftover in self.tmp.iterdir():
-            remove(leftover)
+        self.root.mkdir(parents=True, exist_ok=True)
+        kind = fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH
+        return self._take(
+            self.root / ".lock",
+            kind,
+            f"The data folder {self.root} is used by another server; stop it, or set DATA_DIR.",
+        )
+
+    def lock_worker(self, name: str) -> None:
+        """Keep a second worker of the same name away: it would run the jobs of the first.
+
+        Raises:
+            DataDirInUseError: there is one.
+        """
+        self._take(
+            self._workers / f"{name}.lock",
+            fcntl.LOCK_EX,
+            f"A worker named {name!r} is running; stop it, or set WORKER_NAME.",
+        )
 
     def close(self) -> None:
-        """Release the lock."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        """Remove temporary files and release the locks."""
+        remove(self.tmp)
+        for fd in self._locks:
+            os.close(fd)
+        self._locks.clear()
+
+    def _take(self, path: Path, kind: int, refusal: str) -> int:
+        fd = _open_lock(path)
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DataDirInUseError(refusal) from None
+        self._locks.append(fd)
+        return fd
+
+    def _clear_leftovers(self) -> None:
+        """Remove temporary folders whose owner's lock is free."""
+        for folder in self._tmp_root.iterdir():
+            try:
+                fd = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if time.time() - folder.lstat().st_mtime > _UNOWNED_S:
+                    remove(folder)
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(fd)
 
     def free_bytes(self) -> int:
         """Free bytes on the disk of the data folder."""
@@ -211,6 +266,10 @@ class Storage:
             return
         sync_folder(folder.parent)
         remove(doomed)
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def now() -> str:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, Response
 
 from service.api.prune import OPTIONS_SCHEMA
+from service.api.schemas import Forecast, JobRequest
 from service.problems import ProblemDocument
 
 router = APIRouter(include_in_schema=False)
@@ -52,6 +53,10 @@ def install_openapi(app: FastAPI) -> None:
             options = dict(OPTIONS_SCHEMA)
             schemas.update(options.pop("$defs", {}))
             schemas["PruneOptions"] = options
+            for body in (JobRequest, Forecast):
+                schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[body.__name__] = schema
             schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
             app.openapi_schema = document
         return app.openapi_schema

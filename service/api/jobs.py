@@ -1,95 +1,173 @@
-"""`/v1/jobs`: what became of a prune request, and its results."""
+"""`/v1/jobs`: jobs on stored models and bundles; lists, cancel, retry, delete."""
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
 
-from service.api.schemas import JobPage, JobView
-from service.downloads import file_response
-from service.records import Job, JobState
+from graph_ops.options import parse_options
+from service.api.schemas import CallersJobId, Forecast, JobId, JobPage, JobRequest, JobView
+from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
+from service.idempotency import check_key
+from service.jobs import NewJob
+from service.metadata import check_metadata, parse_labels
+from service.preferences import parse_prefer
+from service.problems import Problem
+from service.records import JobState
 from service.services import Services, ServicesDep
+from service.storage import Kind
 
 router = APIRouter(tags=["jobs"])
 
-JobId = Annotated[str, Path(description="Id of a job.")]
-
-_UNSAFE = re.compile(r"[^\w.() +=@,\-]", re.UNICODE)
-
-
-def _file_doc(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
-    return {
-        200: {"description": f"{what}. Its sha256 is the ETag.", "content": content},
-        206: {"description": "The part that the Range header asks for.", "content": content},
-        304: {"description": "If-None-Match names this version."},
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}}},
     }
+}
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The job, which is over or was there before.", "model": JobView},
+    202: {"description": "The job is accepted; `Location` names it.", "model": JobView},
+}
 
 
-def result_response(
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    response_class=Response,
+    responses={
+        **_ACCEPTED,
+        200: {
+            "description": "The job, which is over; or with `dry_run` what it would come to.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/JobView"},
+                            {"$ref": "#/components/schemas/Forecast"},
+                        ]
+                    }
+                }
+            },
+        },
+    },
+    openapi_extra=_BODY,
+)
+async def create_job(
+    services: ServicesDep,
     request: Request,
-    services: Services,
-    job: Job,
-    name: str,
-    headers: dict[str, str] | None = None,
+    prefer: PreferHeader = None,
+    idempotency_key: KeyHeader = None,
+    dry_run: Annotated[
+        bool, Query(description="Only check the parts and estimate the result; makes no job.")
+    ] = False,
 ) -> Response:
-    """A result of a job as a download.
+    """Prune a stored model on a stored bundle. Answers at once; `Prefer: wait=N` waits."""
+    preferences = parse_prefer(prefer or [])
+    key = check_key(idempotency_key)
+    new = await _read_request(services, request)
+    if dry_run:
+        return await _forecast(services, new)
+    services.storage.require_space()
+    job = await services.jobs.submit(new, key)
+    if preferences.wait_s:
+        job = await wait_for(services, request, job, preferences.wait_s)
+    return job_response(job, preferences)
 
-    Raises:
-        Problem: it is not there, or the job failed.
-    """
-    path, result = services.jobs.result(job, name)
-    stem = _UNSAFE.sub("_", PurePath(job.filename).stem) or "model"
-    names = {
-        "model": f"{stem}-pruned{path.suffix}",
-        "report": f"{stem}-report.json",
-        "scores": f"{stem}-scores.npz",
-    }
-    return file_response(
-        request,
-        path,
-        sha256=result.sha256,
-        size_bytes=result.size_bytes,
-        media_type=result.media_type,
-        filename=names[name],
-        headers=headers,
-    )
+
+@router.put(
+    "/v1/jobs/{job_id}",
+    status_code=202,
+    response_class=Response,
+    responses=_ACCEPTED,
+    openapi_extra=_BODY,
+)
+async def put_job(
+    services: ServicesDep,
+    request: Request,
+    job_id: CallersJobId,
+    prefer: PreferHeader = None,
+) -> Response:
+    """The same under an id that you choose: sent again, it is the same job and 200."""
+    preferences = parse_prefer(prefer or [])
+    new = await _read_request(services, request)
+    services.storage.require_space()
+    is_new = await services.jobs.find(job_id) is None
+    job = await services.jobs.submit(new, job_id=job_id)
+    if preferences.wait_s:
+        job = await wait_for(services, request, job, preferences.wait_s)
+    return job_response(job, preferences, is_new)
 
 
 @router.get("/v1/jobs")
-def list_jobs(
+async def list_jobs(
     services: ServicesDep,
+    request: Request,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=200, description="Jobs on a page.")] = 50,
     cursor: Annotated[
-        str | None, Query(pattern="^[0-9a-f]{32}$", description="`next_cursor` of the last page.")
+        str | None,
+        Query(
+            pattern=r"^[0-9a-f]{1,15}-[A-Za-z0-9][\w.\-]{0,63}$",
+            description="`next_cursor` of the last page.",
+        ),
     ] = None,
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    label: Annotated[
+        list[str] | None,
+        Query(
+            max_length=16,
+            description="Only jobs with this pair in their metadata, as `key=value`, or with this "
+            "`key` at any value. Several have to be there together.",
+        ),
+    ] = None,
 ) -> JobPage:
     """Jobs, newest first."""
-    jobs = services.jobs.page(limit + 1, cursor, state)
+    before = None
+    if cursor is not None:
+        created, _, job_id = cursor.partition("-")
+        before = (int(created, 16), job_id)
+    jobs = await services.jobs.page(limit + 1, before, state, parse_labels(label or []))
     page, has_more = jobs[:limit], len(jobs) > limit
-    next_cursor = page[-1].id if has_more else None
+    next_cursor = page[-1].cursor if has_more else None
     if next_cursor:
-        only = f"&state={state}" if state else ""
-        url = f"/v1/jobs?limit={limit}&cursor={next_cursor}{only}"
-        response.headers["Link"] = f'<{url}>; rel="next"'
+        url = request.url.include_query_params(cursor=next_cursor)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
     return JobPage(items=[JobView.of(job) for job in page], next_cursor=next_cursor)
 
 
 @router.get("/v1/jobs/{job_id}")
-async def get_job(services: ServicesDep, job_id: JobId) -> JobView:
-    """State, progress, and links to the results."""
-    return JobView.of(services.jobs.get(job_id))
+async def get_job(
+    services: ServicesDep,
+    request: Request,
+    response: Response,
+    job_id: JobId,
+    prefer: PreferHeader = None,
+) -> JobView:
+    """State, progress, and links to the results. `Prefer: wait=N` waits for the end."""
+    preferences = parse_prefer(prefer or [])
+    job = await services.jobs.get(job_id)
+    if preferences.wait_s and not job.state.is_final:
+        job = await wait_for(services, request, job, preferences.wait_s)
+        response.headers["Preference-Applied"] = f"wait={preferences.wait_s}"
+    return JobView.of(job)
 
 
 @router.post("/v1/jobs/{job_id}/cancel")
 async def cancel_job(services: ServicesDep, job_id: JobId) -> JobView:
-    """Stop a job; answers when its process is gone."""
+    """Stop a job; answers when its processes are gone, or as `cancelling` after some seconds."""
     return JobView.of(await services.jobs.cancel(job_id))
+
+
+@router.post("/v1/jobs/{job_id}/retry", status_code=202)
+async def retry_job(services: ServicesDep, response: Response, job_id: JobId) -> JobView:
+    """Put a job that failed or was cancelled into the queue again; it goes on where it was."""
+    job = await services.jobs.retry(job_id)
+    response.headers["Location"] = job.instance
+    return JobView.of(job)
 
 
 @router.delete("/v1/jobs/{job_id}", status_code=204)
@@ -98,34 +176,61 @@ async def delete_job(services: ServicesDep, job_id: JobId) -> None:
     await services.jobs.delete(job_id)
 
 
-@router.head("/v1/jobs/{job_id}/model", include_in_schema=False)
-@router.get(
-    "/v1/jobs/{job_id}/model",
-    response_class=Response,
-    responses=_file_doc("application/octet-stream", "The pruned model"),
-)
-async def get_job_model(services: ServicesDep, request: Request, job_id: JobId) -> Response:
-    """The pruned model: `.onnx`, or a `.zip` with external data where it is over 2 GB."""
-    return result_response(request, services, services.jobs.get(job_id), "model")
+async def _forecast(services: Services, new: NewJob) -> Response:
+    model = services.storage.get_upload(Kind.MODEL, new.model_id)
+    bundle = services.storage.get_upload(Kind.BUNDLE, new.bundle_id)
+    found = await services.catalog.forecast(model, bundle, new.options)
+    forecast = Forecast(model_id=model.id, bundle_id=bundle.id, options=new.options, **found)
+    return Response(forecast.model_dump_json(), media_type="application/json")
 
 
-@router.head("/v1/jobs/{job_id}/report", include_in_schema=False)
-@router.get(
-    "/v1/jobs/{job_id}/report",
-    response_class=Response,
-    responses=_file_doc("application/json", "The report"),
-)
-async def get_job_report(services: ServicesDep, request: Request, job_id: JobId) -> Response:
-    """What was removed, what it cost, and the proof."""
-    return result_response(request, services, services.jobs.get(job_id), "report")
+async def _read_request(services: Services, request: Request) -> NewJob:
+    """What a JSON body asks for.
+
+    Raises:
+        Problem: too long, not what is expected, or a model or bundle that is not there.
+        OptionsError: the options are wrong.
+    """
+    body = await _read_json(request, services.settings.max_options_bytes)
+    try:
+        asked = JobRequest.model_validate_json(body)
+    except ValidationError as error:
+        errors = [
+            {"field": ".".join(str(part) for part in e["loc"]) or "body", "problem": e["msg"]}
+            for e in error.errors(include_url=False, include_input=False)
+        ]
+        detail = f"{errors[0]['field']}: {errors[0]['problem']}."
+        raise Problem("request_invalid", detail, errors=errors) from None
+    options = parse_options(asked.options)
+    metadata = check_metadata(asked.metadata)
+    find = services.storage.get_upload
+    model = await anyio.to_thread.run_sync(find, Kind.MODEL, asked.model_id)
+    bundle = await anyio.to_thread.run_sync(find, Kind.BUNDLE, asked.bundle_id)
+    return NewJob(
+        model_id=model.id,
+        bundle_id=bundle.id,
+        filename=model.filename,
+        options=options.model_dump(mode="json"),
+        sent_options=options.model_dump(mode="json", exclude_unset=True),
+        metadata=metadata,
+    )
 
 
-@router.head("/v1/jobs/{job_id}/scores", include_in_schema=False)
-@router.get(
-    "/v1/jobs/{job_id}/scores",
-    response_class=Response,
-    responses=_file_doc("application/x-npz", "The score state"),
-)
-async def get_job_scores(services: ServicesDep, request: Request, job_id: JobId) -> Response:
-    """The score state, which can be merged and cut again."""
-    return result_response(request, services, services.jobs.get(job_id), "scores")
+async def _read_json(request: Request, max_bytes: int) -> bytes:
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type not in ("application/json", ""):
+        raise Problem(
+            "unsupported_media_type",
+            f"The body is {content_type[:100]!r}; send application/json.",
+            headers={"Accept": "application/json"},
+        )
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise Problem(
+                "body_too_large",
+                f"The body has more than the {max_bytes} bytes that are taken.",
+                limit_bytes=max_bytes,
+            )
+    return bytes(body)

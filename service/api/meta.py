@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Response
 
 from graph_ops.options import PruneOptions
@@ -38,10 +39,12 @@ async def healthz() -> Health:
 
 @router.get("/readyz")
 def readyz(services: ServicesDep) -> Readiness:
-    """Whether the server can do its work: data folder, disk, children."""
+    """Whether the server can do its work: data folder, disk, database, workers, children."""
     checks = {
         "data_dir": _check_data_dir(services.storage.tmp),
         "disk": _check_disk(services),
+        "database": _check_database(services),
+        "workers": _check_workers(services),
         "children": _check_children(services),
     }
     failed = [f"{name}: {result}" for name, result in checks.items() if result != "ok"]
@@ -71,7 +74,7 @@ def list_engines(services: ServicesDep) -> list[EngineView]:
     response_class=Response,
     responses={200: {"description": "Metrics.", "content": {"text/plain": {}}}},
 )
-async def metrics(services: ServicesDep) -> Response:
+def metrics(services: ServicesDep) -> Response:
     """Counters in the text format of Prometheus."""
     return Response(services.metrics.render(), media_type=CONTENT_TYPE)
 
@@ -117,6 +120,21 @@ def _check_disk(services: Services) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "ok"
+
+
+def _check_database(services: Services) -> str:
+    try:
+        services.jobs.store.counts()
+    except sa.exc.SQLAlchemyError as error:
+        return f"does not answer ({type(error).__name__})"
+    return "ok"
+
+
+def _check_workers(services: Services) -> str:
+    try:
+        return "ok" if services.workers.slots() else "none is alive"
+    except sa.exc.SQLAlchemyError:
+        return "not known"
 
 
 def _check_children(services: Services) -> str:

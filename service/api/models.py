@@ -66,7 +66,7 @@ async def delete_upload(services: Services, upload: StoredUpload) -> None:
     Raises:
         Problem: `resource_in_use`.
     """
-    job_id = services.jobs.user_of(upload.id)
+    job_id = await services.jobs.user_of(upload.id)
     if job_id is not None:
         raise Problem(
             "resource_in_use", f"The {upload.kind} is used by the job {job_id}.", job_id=job_id

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from graph_ops.options import PruneOptions, parse_options
-from service.api.jobs import result_response
+from service.api.job_results import result_response
 from service.api.schemas import JobView
-from service.idempotency import check_key, fingerprint_of
+from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
+from service.idempotency import check_key
+from service.jobs import NewJob
+from service.metadata import parse_metadata
 from service.multipart import FilePart, Form, TextPart
 from service.preferences import parse_prefer
 from service.problems import Problem
-from service.records import Job, new_job_id
+from service.records import Job
 from service.services import Services, ServicesDep
-from service.storage import Kind, StoredUpload
+from service.storage import Kind, StoredUpload, plain_filename
 
 router = APIRouter(tags=["prune"])
 
@@ -39,6 +41,11 @@ _REQUEST_BODY: dict[str, Any] = {
                         "description": "The calibration bundle: .npz or .safetensors.",
                     },
                     "options": {"$ref": "#/components/schemas/PruneOptions"},
+                    "metadata": {
+                        "type": "object",
+                        "additionalProperties": {"type": "string"},
+                        "description": "Your own words about the job: up to 16 pairs.",
+                    },
                     "model_id": {
                         "type": "string",
                         "pattern": "^[0-9a-f]{64}$",
@@ -51,7 +58,10 @@ _REQUEST_BODY: dict[str, Any] = {
                     },
                 },
             },
-            "encoding": {"options": {"contentType": "application/json"}},
+            "encoding": {
+                "options": {"contentType": "application/json"},
+                "metadata": {"contentType": "application/json"},
+            },
         }
     },
 }
@@ -76,14 +86,8 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 async def prune(
     services: ServicesDep,
     request: Request,
-    prefer: Annotated[
-        list[str] | None,
-        Header(description="`respond-async` for 202 at once, `wait=N` to wait N seconds first."),
-    ] = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="The same key with the same content is the same job, never a second."),
-    ] = None,
+    prefer: PreferHeader = None,
+    idempotency_key: KeyHeader = None,
 ) -> Response:
     """Prune a model and answer with the result.
 
@@ -92,28 +96,23 @@ async def prune(
     preferences = parse_prefer(prefer or [])
     key = check_key(idempotency_key)
     if key is None:
-        services.jobs.require_room()
+        await services.jobs.require_room()
     job = await _accept(services, request, key)
     if preferences.patience_s != 0:
-        job = await _wait(services, request, job, preferences.patience_s)
+        job = await wait_for(services, request, job, preferences.patience_s)
     headers = {"Link": _links(job)}
-    if preferences.applied:
-        headers["Preference-Applied"] = preferences.applied
     if job.state.is_final:
+        if preferences.applied:
+            headers["Preference-Applied"] = preferences.applied
         headers["Content-Location"] = f"{job.instance}/model"
         try:
             return result_response(request, services, job, "model", headers)
         except Problem as problem:
             problem.headers.update({**headers, "Content-Location": job.instance})
             raise
-    headers["Location"] = headers["Content-Location"] = job.instance
-    headers["Retry-After"] = "1"
-    return Response(
-        JobView.of(job).model_dump_json(),
-        status_code=202,
-        headers=headers,
-        media_type="application/json",
-    )
+    response = job_response(job, preferences)
+    response.headers.update(headers)
+    return response
 
 
 async def _accept(services: Services, request: Request, key: str | None) -> Job:
@@ -125,53 +124,27 @@ async def _accept(services: Services, request: Request, key: str | None) -> Job:
         "model": FilePart(model_bytes, "model_too_large"),
         "bundle": FilePart(settings.max_upload_bytes),
         "options": text,
+        "metadata": text,
         "model_id": text,
         "bundle_id": text,
     }
     async with services.uploads.form(request, expected) as form:
         asked = parse_options(form.texts.get("options"))
-        options = asked.model_dump(mode="json")
+        metadata = parse_metadata(form.texts.get("metadata"))
         for kind in Kind:
             _check_given_once(form, kind)
         model = await _stored(services, form, Kind.MODEL)
         bundle = await _stored(services, form, Kind.BUNDLE)
         filename = form.files["model"].filename if "model" in form.files else model.filename
-    if key is None:
-        return await _submit(services, new_job_id(), model, bundle, filename, options)
-    # Options as they were sent: defaults may change with the version of the service.
-    sent = asked.model_dump(mode="json", exclude_unset=True)
-    fingerprint = fingerprint_of(model.id, bundle.id, sent)
-    async with services.keys.hold(key):
-        known = services.keys.job_of(key, fingerprint)
-        job = services.jobs.find(known) if known else None
-        # A server that stopped is no answer to the client's request: run it again.
-        if job is not None and not (job.failure and job.failure.code == "job_interrupted"):
-            return job
-        job_id = new_job_id()
-        services.jobs.require_room()
-        await anyio.to_thread.run_sync(services.keys.remember, key, fingerprint, job_id)
-        try:
-            return await _submit(services, job_id, model, bundle, filename, options)
-        except BaseException:
-            services.keys.forget(key)
-            raise
-
-
-async def _submit(
-    services: Services,
-    job_id: str,
-    model: StoredUpload,
-    bundle: StoredUpload,
-    filename: str,
-    options: dict[str, Any],
-) -> Job:
-    return await services.jobs.submit(
-        job_id,
+    new = NewJob(
         model_id=model.id,
         bundle_id=bundle.id,
-        filename=filename or model.filename,
-        options=options,
+        filename=plain_filename(filename, Kind.MODEL) if filename else model.filename,
+        options=asked.model_dump(mode="json"),
+        sent_options=asked.model_dump(mode="json", exclude_unset=True),
+        metadata=metadata,
     )
+    return await services.jobs.submit(new, key)
 
 
 def _check_given_once(form: Form, kind: Kind) -> None:
@@ -194,24 +167,6 @@ async def _stored(services: Services, form: Form, kind: Kind) -> StoredUpload:
     if received is None:
         return services.storage.get_upload(kind, form.texts[f"{kind}_id"].strip())
     return await anyio.to_thread.run_sync(services.catalog.store, kind, received)
-
-
-async def _wait(services: Services, request: Request, job: Job, patience_s: float | None) -> Job:
-    """The job when it is over, the client's patience is, or the client has gone."""
-    waiting = asyncio.create_task(services.jobs.wait(job.id, patience_s))
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return waiting.result() if waiting.done() else job
-    finally:
-        for task in (waiting, gone):
-            task.cancel()
-        await asyncio.gather(waiting, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _links(job: Job) -> str:

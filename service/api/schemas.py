@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.problems import ProblemDocument
 from service.records import Job, JobState
@@ -13,6 +14,66 @@ from service.storage import StoredUpload
 
 class _Body(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+JobId = Annotated[str, Path(description="Id of a job.")]
+CallersJobId = Annotated[
+    str,
+    Path(
+        pattern=r"^[A-Za-z0-9][\w.\-]{0,63}$",
+        description="Up to 64 letters, digits and `.` `_` `-`, a UUID for example.",
+    ),
+]
+
+
+class JobRequest(_Body):
+    """What a job is asked to do."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    model_id: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """sha256 of a model that was uploaded."""
+    bundle_id: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """sha256 of a bundle that was uploaded."""
+    options: dict[str, Any] | None = None
+    """Options of the run: see `/v1/options/schema`."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Your own words about the job: up to 16 pairs of texts, which lists can be filtered by."""
+
+
+class CostView(_Body):
+    """What a model costs."""
+
+    filters: int
+    """Filters of all convolutions but depthwise ones."""
+    macs: int | None
+    """Multiply-accumulates per sample; null when a shape is not static."""
+    parameters: int
+    """Weights of convolutions and matrix products."""
+
+
+class Forecast(_Body):
+    """What a job would come to."""
+
+    model_id: str
+    """sha256 of the model."""
+    bundle_id: str
+    """sha256 of the bundle."""
+    options: dict[str, Any]
+    """All options, defaults included."""
+    before: CostView
+    """The model as it is."""
+    after: CostView
+    """What it would be: close in what the target is given in, rough in the rest, because filters
+    are ranked by weight magnitude in place of scores."""
+    is_reachable: bool
+    """Whether the target can be reached."""
+    rounds: int
+    """Rounds of scoring."""
+    samples: int
+    """Samples scored in each round."""
+    held_out: int
+    """Samples kept to measure the result on."""
 
 
 class ProgressView(_Body):
@@ -26,17 +87,19 @@ class ProgressView(_Body):
     """Units of the phase; 0 when unknown."""
     message: str
     """A few words for a person; may be empty."""
+    eta_s: float | None
+    """Seconds to the end of the phase; null where that cannot be said yet."""
 
 
 class JobView(_Body):
     """A job."""
 
     id: str
-    """Sorts by creation time."""
+    """Its id, made here or chosen by the client."""
     state: JobState
     """Where it stands."""
     times: dict[JobState, str]
-    """When each state was entered, ISO 8601 in UTC."""
+    """When each state was entered last, ISO 8601 in UTC."""
     model_id: str
     """sha256 of the model."""
     bundle_id: str
@@ -45,12 +108,16 @@ class JobView(_Body):
     """File name of the uploaded model."""
     options: dict[str, Any]
     """All options of the run, defaults included."""
+    metadata: dict[str, str]
+    """Your own words about it."""
+    attempts: int
+    """Times that work on it was begun."""
     progress: ProgressView | None
     """Null until the first report."""
     problem: ProblemDocument | None
     """Why it failed or was cancelled."""
     links: dict[str, str]
-    """Paths: `self`, and when it has succeeded `model`, `report`, `scores`."""
+    """Paths: `self`, `events`, and when it has succeeded `model`, `report`, `scores`."""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -65,19 +132,17 @@ class JobView(_Body):
             bundle_id=job.bundle_id,
             filename=job.filename,
             options=job.options,
+            metadata=job.metadata,
+            attempts=job.attempts,
             progress=None
             if progress is None
-            else ProgressView(
-                phase=progress.phase,
-                done=progress.done,
-                total=progress.total,
-                message=progress.message,
-            ),
+            else ProgressView.model_validate(progress.model_dump()),
             problem=None
             if problem is None
             else ProblemDocument.model_validate(problem.document(job.instance)),
             links={
                 "self": job.instance,
+                "events": f"{job.instance}/events",
                 **{name: f"{job.instance}/{name}" for name in job.results},
             },
         )

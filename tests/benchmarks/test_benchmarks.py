@@ -13,7 +13,14 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as everything
-from benchmarks import criterion_correlation, digits_curve, graph_scaling, tables, tasks
+from benchmarks import (
+    criterion_correlation,
+    digits_curve,
+    graph_scaling,
+    job_overhead,
+    tables,
+    tasks,
+)
 from graph_ops import TaylorPrunableNetwork
 from tests.support import digits
 
@@ -105,6 +112,11 @@ def test_accuracy_is_the_share_of_right_answers(task: tasks.Task) -> None:
 def test_a_cut_model_is_measured_on_the_test_samples(task: tasks.Task) -> None:
     kept = task.pruned_accuracy({"target": {"filters": 2}})
     assert kept == pytest.approx(task.accuracy(task.model), abs=0.02)
+
+
+def test_job_overhead_is_what_is_left_of_the_time() -> None:
+    row = job_overhead.overhead_row("x", [(2.0, 1.5), (3.0, 2.0), (1.0, 0.75)])
+    assert row == ["x", "2.00", "1.50", "0.50", "1.00"]
 
 
 def test_the_random_baseline_shows_mean_and_range() -> None:

@@ -49,7 +49,27 @@ def test_fate_of_a_job(server: Server, fate: str, code: str) -> None:
 def test_fate_of_an_inspection(server: Server, fate: str, code: str) -> None:
     response = server.client.post("/v1/models", content=fate.encode())
     assert_problem(response, PROBLEM_TYPES[code].status, code)
-    assert list((server.data_dir / "tmp").iterdir()) == []
+    assert server.leftovers() == []
+
+
+def test_the_next_job_runs_in_the_child_that_waits(server: Server) -> None:
+    prune(server)
+    spare = server.spare()
+    job_id = submit(server, b"sleep 0.5")
+    server.wait_for(job_id, "running")
+    end = time.monotonic() + 5
+    while spare not in server.children() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert server.children() == [spare]
+    server.wait_for(job_id, "succeeded")
+    assert server.spare() != spare, "a child is used once"
+
+
+def test_a_waiting_child_that_died_costs_nothing(server: Server) -> None:
+    prune(server)
+    server.spare().kill()
+    job_id = submit(server, b"ok")
+    assert server.wait_for(job_id)["attempts"] == 1
 
 
 def test_the_log_has_what_the_client_does_not_see(server: Server) -> None:
@@ -95,7 +115,7 @@ def test_no_child_outlives_a_killed_server(start: Start) -> None:
 
 def test_the_server_never_loads_native_model_code() -> None:
     code = (
-        "import sys, service.app; "
+        "import sys, service.app, service.worker; "
         "print({'onnx', 'onnx_ir', 'onnxruntime', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run(

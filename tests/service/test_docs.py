@@ -91,7 +91,9 @@ def test_openapi_resolves_its_references(server: Server) -> None:
     assert references <= set(document["components"]["schemas"])
     prune = document["paths"]["/v1/prune"]["post"]
     form = prune["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"model", "bundle", "options", "model_id", "bundle_id"}
+    assert set(form["properties"]) == {
+        *("model", "bundle", "options", "metadata", "model_id", "bundle_id")
+    }
     assert {"200", "202", "default"} <= set(prune["responses"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -84,6 +85,27 @@ def test_what_is_known_of_a_bundle(real: Server) -> None:
     added = real.client.post("/v1/bundles", content=BUNDLE.read_bytes())
     arrays = {array["name"]: array for array in added.json()["arrays"]}
     assert arrays["image"] == {"name": "image", "dtype": "float32", "shape": [1000, 1, 28, 28]}
+
+
+def test_a_dry_run_with_curl_says_what_a_job_would_come_to(real: Server) -> None:
+    ids = {
+        f"{kind}_id": real.client.post(f"/v1/{kind}s", content=path.read_bytes()).json()["id"]
+        for kind, path in (("model", MODEL), ("bundle", BUNDLE))
+    }
+    body = json.dumps({**ids, "options": {"target": {"max_macs_ratio": 0.6}, "steps": 3}})
+    done = subprocess.run(
+        [
+            *("curl", "-sSf", "-H", "Content-Type: application/json", "-d", body),
+            f"{real.url}/v1/jobs?dry_run=true",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    found = json.loads(done.stdout)
+    assert found["rounds"] == 3
+    assert found["before"]["macs"] == 4_550_400
+    assert 0.5 < found["after"]["macs"] / found["before"]["macs"] <= 0.6
 
 
 @pytest.mark.parametrize(

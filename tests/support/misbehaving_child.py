@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graph_ops import errors
-from service.child import ProgressWriter, run
+from service.child import ProgressWriter, main
 from service.files import write_json
 from service.protocol import ProgressReport
 
@@ -41,6 +41,12 @@ def act(line: str, workdir: Path, progress: ProgressWriter) -> None:
     elif word == "sleep":
         progress(ProgressReport("sleeping", 1, 4, argument))
         time.sleep(float(argument.split()[0]))
+    elif word == "need":
+        if not Path(argument).exists():
+            raise errors.ProofError("The test asked for this error.")
+    elif word == "parricide":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     elif word == "family":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         progress(ProgressReport("family", 1, 1))
@@ -58,12 +64,24 @@ def act(line: str, workdir: Path, progress: ProgressWriter) -> None:
         (workdir / "pruned.onnx").symlink_to("/etc/hostname")
 
 
+def crash_in_each_round(checkpoint: Path, rounds: int) -> None:
+    """Finish one round, as a checkpoint tells it, and crash; until there are `rounds`."""
+    checkpoint.mkdir(exist_ok=True)
+    done = len(list(checkpoint.glob("round-*.npz")))
+    if done < rounds:
+        (checkpoint / f"round-{done + 1:04d}.npz").touch()
+        os.abort()
+
+
 def prune(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> None:
     """Act, then leave results."""
     with Path(os.environ["EXECUTIONS"]).open("a") as executions:
         executions.write("one\n")
     content = Path(request["model"]).read_bytes()
-    act(content.split(b"\n")[0].decode(errors="replace"), workdir, progress)
+    line = content.split(b"\n")[0].decode(errors="replace")
+    if line.startswith("rounds "):
+        crash_in_each_round(Path(request["checkpoint"]), int(line.split()[1]))
+    act(line, workdir, progress)
     progress(ProgressReport("done", 4, 4))
     if not (workdir / "pruned.onnx").is_symlink():
         (workdir / "pruned.onnx").write_bytes(b"pruned " + content)
@@ -82,6 +100,9 @@ def inspect(request: dict[str, Any], workdir: Path, progress: ProgressWriter) ->
     for name in ("inspection.json", "channels.json"):
         write_json(workdir / name, {"bytes": path.stat().st_size})
     write_json(workdir / "contents.json", {"arrays": []})
+    costs = {"filters": 1, "macs": None, "parameters": 1}
+    forecast = {"before": costs, "after": costs, "is_reachable": True}
+    write_json(workdir / "forecast.json", forecast | {"rounds": 1, "samples": 2, "held_out": 3})
 
 
 def probe(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> None:
@@ -89,6 +110,15 @@ def probe(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> N
     write_json(workdir / "probe.json", {"versions": {}, "engines": []})
 
 
+ACTIONS = {
+    "prune": prune,
+    "inspect": inspect,
+    "channels": inspect,
+    "contents": inspect,
+    "forecast": inspect,
+    "probe": probe,
+}
+
+
 if __name__ == "__main__":
-    actions = {"prune": prune, "inspect": inspect, "channels": inspect, "contents": inspect}
-    os._exit(run(Path(sys.argv[1]), {**actions, "probe": probe}))
+    main(ACTIONS, lambda: None)

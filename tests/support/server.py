@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,46 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def kill_role(self, name: str) -> None:
+        """Take one role away without notice, and the connections that it had."""
+        process = self.role(name)
+        assert process is not None
+        process.kill()
+        process.wait(10)
+        self.client.close()
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    def role(self, name: str) -> psutil.Process | None:
+        """The process that is the server's `api` or `worker`, if it is alive."""
+        for process in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):
+                if process.environ().get("ROLE") == name:
+                    return process
+        return None
+
     def children(self) -> list[psutil.Process]:
-        """Processes the server started that are alive."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """Processes that do native work, and what they started."""
+        found = []
+        for role in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):
+                found += [p for p in role.children(recursive=True) if not _is_spare(p)]
+        return found
+
+    def spare(self) -> psutil.Process:
+        """A child that waits for the next job."""
+        worker = self.role("worker")
+        assert worker is not None
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for process in worker.children():
+                if _is_spare(process):
+                    return process
+            time.sleep(0.02)
+        raise AssertionError(f"no child waits:\n{self.log}")
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files; the lock files of the processes that use the folder are none."""
+        return [p for p in (self.data_dir / "tmp").glob("*/*") if p.name != ".owner"]
 
     def terminate(self) -> int:
         """Ask it to stop, as an operator would; its exit status."""
@@ -47,17 +84,19 @@ class Server:
         return self.process.wait(30)
 
     def kill(self) -> None:
-        """Take it away without notice."""
+        """Take all of it away without notice."""
+        roles = psutil.Process(self.process.pid).children()
         self.process.kill()
         self.process.wait(10)
+        psutil.wait_procs(roles, timeout=10)
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 20) -> dict[str, object]:
         """The job once it is in one of the states (any final one when none is named)."""
-        wanted = states or ("succeeded", "failed", "cancelled")
+        wanted = states or ("succeeded", "failed", "cancelled", "expired")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             job: dict[str, object] = self.client.get(f"/v1/jobs/{job_id}").json()
-            if job["state"] in wanted:
+            if job.get("state") in wanted:
                 return job
             time.sleep(0.02)
         raise AssertionError(f"job {job_id} is not {wanted}: {job}\n{self.log}")
@@ -72,12 +111,49 @@ def running_server(folder: Path, until: str = "/readyz", **settings: object) -> 
         until: Path that answers 200 when the server is to be handed out.
         settings: Environment variables, in lower case.
     """
-    data_dir, log_path = folder / "data", folder / "server.log"
+    with _started(folder, settings) as (process, log_path, start):
+        url = _wait_for_address(process, log_path, start)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            _wait_until_ready(client, until, log_path)
+            server = Server(url, client, process, folder / "data", log_path)
+            try:
+                yield server
+            finally:
+                server.client.close()
+
+
+@contextmanager
+def running_worker(
+    folder: Path, name: str, **settings: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ROLE=worker python -m service`, taking jobs; stopped at the end by its pid.
+
+    Args:
+        folder: Holds the data folder, which an API may share, and the log.
+        name: The worker's name.
+        settings: Environment variables, in lower case.
+    """
+    settings = {"role": "worker", "worker_name": name, **settings}
+    with _started(folder, settings, f"{name}.log") as (process, log_path, start):
+        end = time.monotonic() + _START_SECONDS
+        while b" jobs at a time" not in log_path.read_bytes()[start:]:
+            assert time.monotonic() < end, log_path.read_text()
+            assert process.poll() is None, log_path.read_text()
+            time.sleep(0.02)
+        yield process
+
+
+@contextmanager
+def _started(
+    folder: Path, settings: dict[str, object], log_name: str = "server.log"
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, int]]:
+    """The process, its log, and where in it this run begins."""
+    log_path = folder / log_name
     environment = {
         **os.environ,
         "HOST": "127.0.0.1",
         "PORT": "0",
-        "DATA_DIR": str(data_dir),
+        "DATA_DIR": str(folder / "data"),
         "MIN_FREE_DISK_BYTES": "0",
         **{name.upper(): str(value) for name, value in settings.items()},
     }
@@ -91,10 +167,7 @@ def running_server(folder: Path, until: str = "/readyz", **settings: object) -> 
             stderr=subprocess.STDOUT,
         )
     try:
-        url = _wait_for_address(process, log_path, start)
-        with httpx.Client(base_url=url, timeout=60) as client:
-            _wait_until_ready(client, until, log_path)
-            yield Server(url, client, process, data_dir, log_path)
+        yield process, log_path, start
     finally:
         if process.poll() is None:
             process.terminate()
@@ -103,6 +176,14 @@ def running_server(folder: Path, until: str = "/readyz", **settings: object) -> 
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
+
+
+def _is_spare(process: psutil.Process) -> bool:
+    """Whether a child still waits for work: it moves into its work folder when it gets some."""
+    try:
+        return process.cmdline()[-1:] == ["-"] and process.cwd() == "/"
+    except psutil.Error:
+        return True
 
 
 def _wait_for_address(process: subprocess.Popen[bytes], log_path: Path, start: int) -> str:

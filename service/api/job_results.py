@@ -1,0 +1,90 @@
+"""`/v1/jobs/{id}/model`, `/report`, `/scores`: what a job left, as downloads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.schemas import JobId
+from service.downloads import file_response
+from service.records import Job
+from service.services import Services, ServicesDep
+
+router = APIRouter(tags=["jobs"])
+
+_UNSAFE = re.compile(r"[^\w.() +=@,\-]", re.UNICODE)
+
+
+def _file_doc(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"description": f"{what}. Its sha256 is the ETag.", "content": content},
+        206: {"description": "The part that the Range header asks for.", "content": content},
+        304: {"description": "If-None-Match names this version."},
+    }
+
+
+def result_response(
+    request: Request,
+    services: Services,
+    job: Job,
+    name: str,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A result of a job as a download.
+
+    Raises:
+        Problem: it is not there, or the job failed.
+    """
+    path, result = services.jobs.result(job, name)
+    stem = _UNSAFE.sub("_", PurePath(job.filename).stem) or "model"
+    names = {
+        "model": f"{stem}-pruned{path.suffix}",
+        "report": f"{stem}-report.json",
+        "scores": f"{stem}-scores.npz",
+    }
+    return file_response(
+        request,
+        path,
+        sha256=result.sha256,
+        size_bytes=result.size_bytes,
+        media_type=result.media_type,
+        filename=names[name],
+        headers=headers,
+    )
+
+
+@router.head("/v1/jobs/{job_id}/model", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/model",
+    response_class=Response,
+    responses=_file_doc("application/octet-stream", "The pruned model"),
+)
+async def get_job_model(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+    """The pruned model: `.onnx`, or a `.zip` with external data where it is over 2 GB."""
+    return result_response(request, services, await services.jobs.get(job_id), "model")
+
+
+@router.head("/v1/jobs/{job_id}/report", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/report",
+    response_class=Response,
+    responses=_file_doc("application/json", "The report"),
+)
+async def get_job_report(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+    """What was removed, what it cost, and the proof."""
+    return result_response(request, services, await services.jobs.get(job_id), "report")
+
+
+@router.head("/v1/jobs/{job_id}/scores", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/scores",
+    response_class=Response,
+    responses=_file_doc("application/x-npz", "The score state"),
+)
+async def get_job_scores(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+    """The score state, which can be merged and cut again."""
+    return result_response(request, services, await services.jobs.get(job_id), "scores")

@@ -1,0 +1,252 @@
+"""A worker's way with one job: attempts in children until it ends, one way or another.
+
+Work is done at least once and counts once. The engine may hand out a job again after a crash;
+`JobStore.begin` then gives a new ticket, and the checkpoint in the job's folder lets the child go
+on from the last round. Results are moved to their place before the job is said to have succeeded.
+
+A child that dies of a signal costs one attempt. A child that says what is wrong ends the job: the
+same input would end the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from service.children import Children
+from service.files import remove
+from service.problems import Problem
+from service.protocol import ProgressReport
+from service.records import Failure, Job, JobProgress, JobState, cancellation
+from service.results import JobFiles
+from service.runner import ChildFailure
+from service.storage import Kind, Storage
+from service.store import Fenced, JobStore, Ticket
+
+LOOK_S = 0.2
+"""Time between looks at whether a job is to be cancelled."""
+
+_REPORT_S = 0.5
+_DATABASE_RETRY_S = 0.5
+_TRY_AGAIN_S = 2.0
+
+log = logging.getLogger("service.worker")
+
+Result = TypeVar("Result")
+
+
+class Attempts:
+    """Runs jobs; used on the engine's event loop."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        storage: Storage,
+        files: JobFiles,
+        children: Children,
+        max_attempts: int,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._files = files
+        self._children = children
+        self._max_attempts = max_attempts
+        self._running: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The engine's loop, once it has run something."""
+
+    async def run(self, job_id: str, workflow_id: str) -> None:
+        """Work on a job until it is over, for whatever reason.
+
+        Does not return when the worker is stopping: the engine then has no end to record, and
+        the job's next worker goes on.
+        """
+        self.loop = asyncio.get_running_loop()
+        while not self._is_stopping:
+            try:
+                if await self._try(job_id, workflow_id):
+                    return
+            except Exception:
+                # The engine would take an exception for the job's end.
+                log.exception("job %s could not be worked on", job_id)
+                await asyncio.sleep(_TRY_AGAIN_S)
+        await asyncio.Event().wait()
+
+    async def _try(self, job_id: str, workflow_id: str) -> bool:
+        """One attempt; whether there is nothing left to do here."""
+        rounds = await asyncio.to_thread(self._files.rounds, job_id)
+        begun = await self._persist(
+            self._store.begin, job_id, workflow_id, rounds, self._max_attempts
+        )
+        if not isinstance(begun, Ticket):
+            if begun is not None:
+                await asyncio.to_thread(self._files.tidy, begun)
+            return True
+        log.info("job %s attempt %d after %d rounds", job_id, begun.attempt, rounds)
+        attempt = asyncio.create_task(self._attempt(begun))
+        self._running.add(attempt)
+        if self._is_stopping:
+            attempt.cancel()
+        try:
+            await asyncio.wait({attempt})
+            attempt.result()
+        except Fenced:
+            log.warning("job %s attempt %d is fenced off", job_id, begun.attempt)
+            return True
+        except asyncio.CancelledError:
+            await self._persist(self._store.give_up, begun)
+        finally:
+            self._running.discard(attempt)
+        return False
+
+    async def stop(self) -> None:
+        """Kill the children; returns when they are gone."""
+        self._is_stopping = True
+        attempts = list(self._running)
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+    async def _attempt(self, ticket: Ticket) -> None:
+        """One child, and what its end means for the job.
+
+        Raises:
+            Fenced: another attempt has the job.
+            CancelledError: the worker is stopping.
+        """
+        job = ticket.job
+        watch = _Watch()
+        workdir = await asyncio.to_thread(self._storage.new_temporary)
+        try:
+            child = asyncio.create_task(self._prune(job, workdir, watch))
+            try:
+                is_cancelled = await self._follow(ticket, child, watch)
+            finally:
+                child.cancel()
+                await asyncio.wait({child})
+            if is_cancelled and (child.cancelled() or child.exception() is not None):
+                await self._end(ticket, JobState.CANCELLED, cancellation(), watch)
+                return
+            child.result()
+            results = await asyncio.to_thread(self._files.keep, job.id, ticket.attempt, workdir)
+            done = await self._persist(
+                self._store.finish, ticket, JobState.SUCCEEDED, None, results, watch.progress
+            )
+            await asyncio.to_thread(self._files.tidy, done)
+            log.info("job %s succeeded", job.id)
+        except (ChildFailure, Problem) as error:
+            failure = Failure(code=error.code, detail=error.detail, members=error.members)
+            if _is_repeatable(failure):
+                await self._persist(self._store.note_failure, ticket, failure)
+            else:
+                await self._end(ticket, JobState.FAILED, failure, watch)
+        except (Fenced, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("job %s failed unexpectedly", job.id)
+            failure = Failure(code="job_failed", detail="The service failed; its log says why.")
+            await self._end(ticket, JobState.FAILED, failure, watch)
+        finally:
+            await asyncio.shield(asyncio.to_thread(remove, workdir))
+
+    async def _end(self, ticket: Ticket, state: JobState, failure: Failure, watch: _Watch) -> None:
+        await self._persist(self._store.finish, ticket, state, failure, None, watch.progress)
+        log.info("job %s %s %s", ticket.job.id, state, failure.code)
+
+    async def _prune(self, job: Job, workdir: Any, watch: _Watch) -> None:
+        await asyncio.to_thread(self._files.open, job.id)
+        self._storage.require_space()
+        model = self._storage.get_upload(Kind.MODEL, job.model_id)
+        bundle = self._storage.get_upload(Kind.BUNDLE, job.bundle_id)
+        await self._children.prune(
+            workdir,
+            model.path,
+            bundle.path,
+            job.options,
+            self._files.checkpoint(job.id),
+            watch,
+        )
+
+    async def _follow(self, ticket: Ticket, child: asyncio.Task[None], watch: _Watch) -> bool:
+        """Wait for a child's end, or for the wish to end it; whether that was the wish.
+
+        Raises:
+            Fenced: another attempt has the job.
+        """
+        while True:
+            done, _ = await asyncio.wait({child}, timeout=LOOK_S)
+            if done:
+                return False
+            try:
+                state = await asyncio.to_thread(self._store.look, ticket)
+                if state is JobState.CANCELLING:
+                    return True
+                if watch.is_due():
+                    await asyncio.to_thread(self._store.report, ticket, watch.take())
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("the database does not answer: %s", type(error).__name__)
+                await asyncio.sleep(_DATABASE_RETRY_S)
+
+    async def _persist(self, write: Callable[..., Result], *arguments: Any) -> Result:
+        """Write to the database, as often as it takes."""
+        while True:
+            try:
+                return await asyncio.to_thread(write, *arguments)
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("%s waits for the database: %s", write.__name__, type(error).__name__)
+                await asyncio.sleep(_DATABASE_RETRY_S)
+
+
+def _is_repeatable(failure: Failure) -> bool:
+    """Whether the process died, for whatever reason, without a word about its input."""
+    if failure.code == "job_out_of_memory":
+        return "signal" in failure.members
+    return failure.code == "job_crashed"
+
+
+class _Watch:
+    """The newest progress of a child, and when it was last written down."""
+
+    def __init__(self) -> None:
+        self.progress: JobProgress | None = None
+        self._began_at = self._written_at = 0.0
+        self._is_new = False
+
+    def __call__(self, report: ProgressReport) -> None:
+        """Take a child's report."""
+        at = time.monotonic()
+        last = self.progress
+        # Scoring starts again in each round: the message names it.
+        part = (report.phase, report.message)
+        if last is None or (last.phase, last.message) != part or report.done < last.done:
+            self._began_at = at
+        eta_s = None
+        left = report.total - report.done
+        if left <= 0:
+            eta_s = 0.0
+        elif report.done > 0 and at > self._began_at:
+            eta_s = round((at - self._began_at) * left / report.done, 1)
+        self.progress = JobProgress(
+            phase=report.phase,
+            done=report.done,
+            total=report.total,
+            message=report.message,
+            eta_s=eta_s,
+        )
+        self._is_new = True
+
+    def is_due(self) -> bool:
+        """Whether there is something to write, and the last time is long enough ago."""
+        return self._is_new and time.monotonic() - self._written_at >= _REPORT_S
+
+    def take(self) -> JobProgress:
+        """What to write now."""
+        assert self.progress is not None
+        self._written_at, self._is_new = time.monotonic(), False
+        return self.progress

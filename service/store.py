@@ -1,0 +1,447 @@
+"""Jobs in the database: every change of a job is one transaction here.
+
+A change of state appends an event in the same transaction, so that whoever reads the events sees
+every state in order. Changes made for an attempt name it (`Ticket`); when another attempt has
+begun meanwhile, or the job has been deleted, nothing is changed and `Fenced` is raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.database import ENDED, EVENTS, JOBS, KEYS, LABELS, Database
+from service.job_queries import bucket_of, job_of, metadata_rows
+from service.records import (
+    UNFINISHED,
+    Failure,
+    Job,
+    JobEvent,
+    JobProgress,
+    JobState,
+    ResultFile,
+    cancellation,
+)
+from service.storage import now
+
+Enqueue = Callable[[sa.Connection, Job], None]
+
+
+class Fenced(Exception):  # noqa: N818 - an outcome, not a bug
+    """The attempt is no longer the one that may write."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The right to write a job's progress and end."""
+
+    job: Job
+    attempt: int
+
+
+class JobStore:
+    """Methods block on the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def find(self, job_id: str) -> Job | None:
+        """The job of this id, or None."""
+        with self._database.read() as connection:
+            return self._find(connection, job_id)
+
+    def page(
+        self,
+        limit: int,
+        before: tuple[int, str] | None,
+        state: JobState | None,
+        labels: Iterable[tuple[str, str | None]],
+    ) -> list[Job]:
+        """Up to `limit` jobs, newest first.
+
+        Args:
+            limit: Most jobs to return.
+            before: `created_us` and id of the last job of the page before.
+            state: Only jobs in this state.
+            labels: Only jobs with all these keys in their metadata, at these values where given.
+        """
+        query = sa.select(JOBS).order_by(JOBS.c.created_us.desc(), JOBS.c.id.desc()).limit(limit)
+        if before is not None:
+            created, job_id = before
+            query = query.where(
+                sa.or_(
+                    JOBS.c.created_us < created,
+                    sa.and_(JOBS.c.created_us == created, JOBS.c.id < job_id),
+                )
+            )
+        if state is not None:
+            query = query.where(JOBS.c.state == state)
+        for key, value in labels:
+            pairs = sa.select(LABELS.c.job_id).where(LABELS.c.key == key)
+            if value is not None:
+                pairs = pairs.where(LABELS.c.value == value)
+            query = query.where(JOBS.c.id.in_(pairs))
+        with self._database.read() as connection:
+            return [job_of(row) for row in connection.execute(query).mappings()]
+
+    def heads(self, job_ids: Iterable[str]) -> dict[str, int]:
+        """Number of the newest event of each of these jobs that exists."""
+        wanted = list(job_ids)
+        query = sa.select(JOBS.c.id, JOBS.c.last_event)
+        with self._database.read() as connection:
+            found: dict[str, int] = {}
+            for start in range(0, len(wanted), 500):
+                part = query.where(JOBS.c.id.in_(wanted[start : start + 500]))
+                found.update({row.id: row.last_event for row in connection.execute(part)})
+            return found
+
+    def events(self, job_id: str, after: int) -> list[JobEvent]:
+        """Events of a job with higher numbers than `after`, in order."""
+        query = (
+            sa.select(EVENTS.c.number, EVENTS.c.kind, EVENTS.c.data)
+            .where(EVENTS.c.job_id == job_id, EVENTS.c.number > after)
+            .order_by(EVENTS.c.number)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings()
+            return [JobEvent.model_validate(dict(row)) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Number of jobs in each state that is not final."""
+        with self._database.read() as connection:
+            return self._counts(connection)
+
+    def ended(self) -> list[Mapping[str, Any]]:
+        """Jobs that ended, by state, code and duration: rows of `ended_jobs`."""
+        with self._database.read() as connection:
+            return [dict(row) for row in connection.execute(sa.select(ENDED)).mappings()]
+
+    def user_of(self, upload_id: str) -> str | None:
+        """Id of a job that is not over and needs this model or bundle, or None."""
+        query = sa.select(JOBS.c.id).where(
+            JOBS.c.state.in_(UNFINISHED),
+            sa.or_(JOBS.c.model_id == upload_id, JOBS.c.bundle_id == upload_id),
+        )
+        with self._database.read() as connection:
+            return connection.execute(query.limit(1)).scalar()
+
+    # What clients do ---------------------------------------------------------------------------
+
+    def add(
+        self,
+        job: Job,
+        key: str | None,
+        enqueue: Enqueue,
+        check: Callable[[sa.Connection, Mapping[str, int]], None],
+    ) -> Job:
+        """Accept a job, with its place in the queue; or return the one there is already.
+
+        Args:
+            job: In the state `queued`.
+            key: Digest of the `Idempotency-Key` that will stand for it.
+            enqueue: Puts it into the engine's queue, in the transaction it is given.
+            check: Called with the counts of unfinished jobs before a new one is added; raises
+                to refuse it.
+
+        Returns:
+            `job`, or the job of the same id or key. Whether that one was asked for in the same
+            words is for the caller to compare.
+        """
+        try:
+            return self._add(job, key, enqueue, check)
+        except sa.exc.IntegrityError:  # another one with this key or id was faster
+            return self._add(job, key, enqueue, check)
+
+    def _add(
+        self,
+        job: Job,
+        key: str | None,
+        enqueue: Enqueue,
+        check: Callable[[sa.Connection, Mapping[str, int]], None],
+    ) -> Job:
+        with self._database.write() as connection:
+            known = None
+            if key is not None:
+                query = sa.select(KEYS.c.job_id).where(KEYS.c.digest == key)
+                known = connection.execute(query).scalar()
+            existing = self._find(connection, known or job.id)
+            if existing is not None:
+                return existing
+            check(connection, self._counts(connection))
+            values = job.model_dump(mode="json")
+            values |= {"stalled": 0, "last_event": 0, "last_failure": None, "started_at": None}
+            connection.execute(JOBS.insert().values(**values))
+            if job.metadata:
+                connection.execute(LABELS.insert(), metadata_rows(job))
+            if key is not None:
+                connection.execute(
+                    KEYS.insert().values(digest=key, fingerprint=job.fingerprint, job_id=job.id)
+                )
+            self._tell_state(connection, job)
+            enqueue(connection, job)
+            return job
+
+    def request_cancel(self, job_id: str) -> Job | None:
+        """Ask for a job's end: at once where it has not begun; the job, or None."""
+        with self._database.write() as connection:
+            job = self._find(connection, job_id, lock=True)
+            if job is None or job.state.is_final:
+                return job
+            if job.state is JobState.QUEUED and job.attempts == 0:
+                return self._end(connection, job, JobState.CANCELLED, cancellation())
+            if job.state is not JobState.CANCELLING:
+                self._enter(connection, job, JobState.CANCELLING)
+            return job
+
+    def retry(self, job_id: str, workflow_id: str, enqueue: Enqueue) -> Job | None:
+        """Put a job that gave no result into the queue again; the job, or None.
+
+        One that succeeded or is not over stays as it is.
+        """
+        with self._database.write() as connection:
+            job = self._find(connection, job_id, lock=True)
+            if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
+                return job
+            job.workflow_id, job.failure, job.progress, job.times = workflow_id, None, None, {}
+            self._enter(
+                connection,
+                job,
+                JobState.QUEUED,
+                workflow_id=workflow_id,
+                failure=None,
+                progress=None,
+                last_failure=None,
+                stalled=0,
+                attempts=0,
+                started_at=None,
+            )
+            job.attempts = 0
+            enqueue(connection, job)
+            return job
+
+    def delete(self, job_id: str) -> bool:
+        """Forget a job that is over, with its events, labels and keys; whether it is gone."""
+        with self._database.write() as connection:
+            job = self._find(connection, job_id, lock=True)
+            if job is None or not job.state.is_final:
+                return job is None
+            connection.execute(JOBS.delete().where(JOBS.c.id == job_id))
+            for table in (EVENTS, LABELS, KEYS):
+                connection.execute(table.delete().where(table.c.job_id == job_id))
+            return True
+
+    # What workers do ---------------------------------------------------------------------------
+
+    def begin(
+        self, job_id: str, workflow_id: str, rounds: int, max_attempts: int
+    ) -> Ticket | Job | None:
+        """Begin an attempt.
+
+        Args:
+            job_id: The job.
+            workflow_id: The place in the engine that it was taken from.
+            rounds: Rounds that its checkpoint has.
+            max_attempts: Attempts it gets without finishing a round.
+
+        Returns:
+            A ticket; or the job, which is over (perhaps only now: cancelled, or out of attempts);
+            or None when it is gone or was retried under another workflow.
+        """
+        with self._database.write() as connection:
+            row = self._row(connection, job_id, lock=True)
+            job = None if row is None else job_of(row)
+            if row is None or job is None or job.workflow_id != workflow_id:
+                return None
+            if job.state.is_final:
+                return job
+            if job.state is JobState.CANCELLING:
+                return self._end(connection, job, JobState.CANCELLED, cancellation())
+            stalled = row["stalled"] if rounds <= job.rounds else 0
+            if stalled >= max_attempts:
+                last = row["last_failure"]
+                failure = _exhaustion(stalled, None if last is None else Failure(**last))
+                return self._end(connection, job, JobState.FAILED, failure)
+            job.attempts, job.rounds = job.attempts + 1, max(rounds, job.rounds)
+            changes = {
+                "attempts": job.attempts,
+                "stalled": stalled + 1,
+                "rounds": job.rounds,
+                "started_at": row["started_at"] or time.time(),
+            }
+            if job.state is JobState.QUEUED:
+                self._enter(connection, job, JobState.RUNNING, **changes)
+            else:
+                self._update(connection, job_id, **changes)
+            return Ticket(job, job.attempts)
+
+    def look(self, ticket: Ticket) -> JobState:
+        """The state of an attempt's job.
+
+        Raises:
+            Fenced: the attempt may not write any more.
+        """
+        query = sa.select(JOBS.c.state, JOBS.c.attempts, JOBS.c.workflow_id).where(
+            JOBS.c.id == ticket.job.id
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None or not _is_holder(ticket, row.workflow_id, row.attempts):
+            raise Fenced
+        return JobState(row.state)
+
+    def report(self, ticket: Ticket, progress: JobProgress) -> None:
+        """Write how far an attempt is.
+
+        Raises:
+            Fenced: the attempt may not write any more.
+        """
+        with self._database.write() as connection:
+            job = self._held(connection, ticket)
+            data = progress.model_dump(mode="json")
+            self._update(connection, job.id, progress=data)
+            self._tell(connection, job, "progress", data)
+
+    def note_failure(self, ticket: Ticket, failure: Failure) -> None:
+        """Remember why an attempt failed; another one follows.
+
+        Raises:
+            Fenced: the attempt may not write any more.
+        """
+        with self._database.write() as connection:
+            job = self._held(connection, ticket)
+            self._update(connection, job.id, last_failure=failure.model_dump(mode="json"))
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Take back an attempt that a stopping worker leaves to the next one."""
+        with self._database.write() as connection:
+            try:
+                job = self._held(connection, ticket)
+            except Fenced:
+                return
+            stalled = JOBS.c.stalled - 1
+            connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(stalled=stalled))
+
+    def finish(
+        self,
+        ticket: Ticket,
+        state: JobState,
+        failure: Failure | None = None,
+        results: dict[str, ResultFile] | None = None,
+        progress: JobProgress | None = None,
+    ) -> Job:
+        """End a job; one that was cancelled meanwhile but has its results has succeeded.
+
+        Raises:
+            Fenced: the attempt may not write any more.
+        """
+        with self._database.write() as connection:
+            job = self._held(connection, ticket)
+            job.results = results or {}
+            job.progress = progress or job.progress
+            return self._end(connection, job, state, failure)
+
+    # Inside ------------------------------------------------------------------------------------
+
+    def _row(
+        self, connection: sa.Connection, job_id: str, lock: bool = False
+    ) -> sa.RowMapping | None:
+        query = sa.select(JOBS).where(JOBS.c.id == job_id)
+        if lock:
+            query = query.with_for_update()
+        return connection.execute(query).mappings().one_or_none()
+
+    def _find(self, connection: sa.Connection, job_id: str, lock: bool = False) -> Job | None:
+        row = self._row(connection, job_id, lock)
+        return None if row is None else job_of(row)
+
+    def _held(self, connection: sa.Connection, ticket: Ticket) -> Job:
+        job = self._find(connection, ticket.job.id, lock=True)
+        if job is None or not _is_holder(ticket, job.workflow_id, job.attempts):
+            raise Fenced
+        if job.state.is_final:
+            raise Fenced
+        return job
+
+    def _counts(self, connection: sa.Connection) -> dict[str, int]:
+        query = (
+            sa.select(JOBS.c.state, sa.func.count())
+            .where(JOBS.c.state.in_(UNFINISHED))
+            .group_by(JOBS.c.state)
+        )
+        found = {row[0]: row[1] for row in connection.execute(query)}
+        return {str(state): found.get(state, 0) for state in UNFINISHED}
+
+    def _update(self, connection: sa.Connection, job_id: str, **values: Any) -> None:
+        connection.execute(JOBS.update().where(JOBS.c.id == job_id).values(**values))
+
+    def _enter(self, connection: sa.Connection, job: Job, state: JobState, **values: Any) -> None:
+        job.state = state
+        job.times[state] = now()
+        times = {str(name): at for name, at in job.times.items()}
+        self._update(connection, job.id, state=state, times=times, **values)
+        self._tell_state(connection, job)
+
+    def _end(
+        self, connection: sa.Connection, job: Job, state: JobState, failure: Failure | None
+    ) -> Job:
+        job.failure = failure
+        # Progress is for those who watch; what is kept of a job are its states.
+        connection.execute(
+            EVENTS.delete().where(EVENTS.c.job_id == job.id, EVENTS.c.kind == "progress")
+        )
+        dumped = job.model_dump(mode="json", include={"failure", "results", "progress"})
+        self._enter(connection, job, state, **dumped)
+        started = sa.select(JOBS.c.started_at).where(JOBS.c.id == job.id)
+        started_at = connection.execute(started).scalar()
+        seconds = None if started_at is None else max(0.0, time.time() - started_at)
+        self._count_end(connection, state, failure.code if failure else "", seconds)
+        return job
+
+    def _count_end(
+        self, connection: sa.Connection, state: JobState, code: str, seconds: float | None
+    ) -> None:
+        row: dict[str, Any] = {
+            "state": state,
+            "code": code,
+            "bucket": bucket_of(seconds),
+            "jobs": 1,
+        }
+        row["seconds"] = seconds or 0.0
+        more = {"jobs": ENDED.c.jobs + 1, "seconds": ENDED.c.seconds + row["seconds"]}
+        connection.execute(self._database.upsert(ENDED, row, more))
+
+    def _tell_state(self, connection: sa.Connection, job: Job) -> None:
+        data: dict[str, Any] = {"state": str(job.state), "at": job.times[job.state]}
+        if job.failure is not None:
+            data["code"] = job.failure.code
+        self._tell(connection, job, "state", data)
+
+    def _tell(
+        self, connection: sa.Connection, job: Job, kind: str, data: Mapping[str, Any]
+    ) -> None:
+        job.last_event += 1
+        self._update(connection, job.id, last_event=job.last_event)
+        connection.execute(
+            EVENTS.insert().values(job_id=job.id, number=job.last_event, kind=kind, data=dict(data))
+        )
+
+
+def _is_holder(ticket: Ticket, workflow_id: str, attempts: int) -> bool:
+    return ticket.job.workflow_id == workflow_id and ticket.attempt == attempts
+
+
+def _exhaustion(attempts: int, last: Failure | None) -> Failure:
+    """What a job is that has used up its attempts."""
+    if last is None:
+        last = Failure(code="job_crashed", detail="The process was lost together with its worker.")
+    return Failure(
+        code=last.code,
+        detail=f"{last.detail} It was begun {attempts} times without finishing a round.",
+        members={**last.members, "attempts": attempts},
+    )

@@ -1,0 +1,95 @@
+"""`ROLE=worker`: takes jobs from the queue and runs them, and takes over those of dead workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+
+import sqlalchemy as sa
+
+from service import engine
+from service.attempts import Attempts
+from service.children import Children
+from service.database import Database
+from service.results import JobFiles
+from service.settings import Settings
+from service.storage import Storage
+from service.store import JobStore
+from service.workers import BEAT_S, Workers
+
+_STOP_S = 10.0
+
+log = logging.getLogger("service.worker")
+
+
+class Worker:
+    """One worker process.
+
+    Raises:
+        DataDirInUseError: another worker has its name.
+    """
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self._name = settings.worker
+        self._slots = settings.max_concurrent_jobs
+        storage.lock_worker(self._name)
+        self._storage = storage
+        self._database = Database(settings.database)
+        self._workers = Workers(self._database)
+        self._engine = engine.Engine(self._database, self._name, self._slots)
+        self._attempts = Attempts(
+            JobStore(self._database),
+            storage,
+            JobFiles(storage),
+            Children(settings, settings.warm_children),
+            settings.max_job_attempts,
+        )
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT. Never returns: the process ends here."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._database.create()
+        engine.migrate(self._database)
+        self._workers.beat(self._name, self._slots)
+        self._engine.start(self._attempts.run)
+        log.info("worker %s takes %d jobs at a time", self._name, self._slots)
+        while not self._stop.wait(BEAT_S):
+            self._look_around()
+        self._leave()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _look_around(self) -> None:
+        """Say that this worker is alive, and take over from those that are not."""
+        try:
+            alive = self._workers.beat(self._name, self._slots)
+            for place in self._engine.take_over(alive):
+                log.warning("took over %s from a worker that is gone", place)
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("the database does not answer: %s", type(error).__name__)
+
+    def _leave(self) -> None:
+        """Take no more jobs, end the children, and go. Unfinished jobs are resumed elsewhere."""
+        loop = self._attempts.loop
+        if loop is not None:
+            stopping = asyncio.run_coroutine_threadsafe(self._attempts.stop(), loop)
+            try:
+                stopping.result(_STOP_S)
+            except TimeoutError:
+                log.error("children did not end in time")
+        try:
+            self._workers.leave(self._name)
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("the database does not answer: %s", type(error).__name__)
+        self._storage.close()
+        log.info("worker %s has left", self._name)
+        logging.shutdown()
+        # Without a word to the engine: what it takes for running is resumed by the next worker.
+        os._exit(0)
