@@ -120,3 +120,15 @@ def test_criteria_without_scores_have_checkpoints(tmp_path: Path) -> None:
         run(tmp_path / "c", "cut", **options)
     assert rounds_done(tmp_path / "c") == 4
     assert run(tmp_path / "c", **options)[0].model == run(None, **options)[0].model
+
+
+@pytest.mark.parametrize("recovery", ["bias", "reconstruct"])
+@pytest.mark.parametrize("cut_at", ["score round 3", "prove"])
+def test_refitted_weights_are_part_of_a_round(tmp_path: Path, recovery: str, cut_at: str) -> None:
+    options = {"recovery": recovery}
+    with pytest.raises(CutShortError):
+        run(tmp_path / "c", cut_at, **options)
+    result, _ = run(tmp_path / "c", **options)
+    whole, _ = run(None, **options)
+    assert content(result, tmp_path / "a") == content(whole, tmp_path / "b")
+    assert any(layer["method"] != "none" for layer in result.report["recovery"]["layers"])
