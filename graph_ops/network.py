@@ -41,7 +41,7 @@ from graph_ops.importance import ClassMap, magnitudes
 from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
-from graph_ops.recovery import Recovery, RefittedWeights, recover
+from graph_ops.recovery import Classifier, Recovery, RefittedWeights, recover
 from graph_ops.recovery.weights import BIAS_INPUT
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
@@ -432,11 +432,11 @@ class TaylorPrunableNetwork:
     def _empty_state(self) -> ScoreState:
         return ScoreState.empty(self.digest, self.classes.count)
 
-    def _classifier(self) -> str | None:
-        """Name of the output whose largest entry is a class, or None."""
+    def _classifier(self) -> Classifier | None:
+        """The output that names a class, or None."""
         form, loss = self.judgement
         is_classifier = loss is not None and loss.name in ("cross_entropy", "pseudo_labels")
-        return form.name if form is not None and is_classifier else None
+        return Classifier(form.name, form.classes) if form and is_classifier else None
 
     def _match_globs(self) -> frozenset[str]:
         names = [c.name for c in self.convolutions]

@@ -39,7 +39,7 @@ def recover(
     dataset: Dataset,
     method: str,
     *,
-    classifier: str | None = None,
+    classifier: Classifier | None = None,
     seed: int = 0,
     tell: Tell = lambda done, total: None,
 ) -> Recovery:
@@ -51,7 +51,7 @@ def recover(
         weights: What earlier rounds refitted.
         dataset: The bundle bound to the model; its held-out part is not touched.
         method: `none`, `bias` or `reconstruct`.
-        classifier: Output whose largest entry along axis 1 is a class, if there is one.
+        classifier: The output that names a class, if there is one.
         seed: Of the samples and positions drawn.
         tell: Progress.
 
@@ -68,8 +68,8 @@ def recover(
         )
         return Recovery(method, "none", RefittedWeights(), notes=(note,))
     judge = _Judge(classes.channels.model, samples.checked, classifier)
+    notes = _unseen(samples, classifier)
     plain = judge.verdict(cut(classes, dropped))
-    notes: list[str] = []
     done: list[LayerRecovery] = []
     for attempt in FALLBACKS[method]:
         start = weights if attempt == "reconstruct" else RefittedWeights()
@@ -102,6 +102,31 @@ def recover(
         samples.checked_count,
         tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An output whose largest entry along axis 1 is a class.
+
+    Attributes:
+        output: Its name.
+        classes: How many classes there are.
+    """
+
+    output: str
+    classes: int
+
+
+def _unseen(samples: RefitSamples, classifier: Classifier | None) -> list[str]:
+    """A sentence on classes that the samples do not have."""
+    missing = [] if classifier is None else samples.missing_classes(classifier.classes)
+    if not missing:
+        return []
+    named = ", ".join(str(c) for c in missing[:10]) + (", …" if len(missing) > 10 else "")
+    return [
+        f"no sample that was fitted or checked has one of {len(missing)} classes ({named}): what "
+        "recovery does to them was not seen"
+    ]
 
 
 @dataclass(frozen=True)
@@ -140,14 +165,14 @@ class _Judge:
     Args:
         original: The original.
         samples: Those set aside.
-        classifier: Output whose largest entry along axis 1 is a class, if there is one.
+        classifier: The output that names a class, if there is one.
     """
 
-    def __init__(self, original: ir.Model, samples: Dataset, classifier: str | None) -> None:
+    def __init__(self, original: ir.Model, samples: Dataset, classifier: Classifier | None) -> None:
         session = Session(original, keep_memory=False)
         self._samples = samples
         self._names = session.output_names
-        self._classifier = classifier
+        self._classifier = None if classifier is None else classifier.output
         self._wanted = [self._run(session, batch) for batch in samples.batches("scored")]
 
     def verdict(self, model: ir.Model) -> _Verdict:

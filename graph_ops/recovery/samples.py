@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graph_ops.bundle import Batch, Dataset
+from graph_ops.bundle.checks import is_class_id
 
 MAX_SAMPLES = 1024
 """Samples a refit reads at most; more move the solution little and cost a forward pass each."""
@@ -58,6 +59,20 @@ class RefitSamples:
     def checked_count(self) -> int:
         """Samples that are set aside."""
         return int(self.checked.scored.size)
+
+    def missing_classes(self, count: int) -> list[int]:
+        """Classes that no sample of either part has; none where targets are no class ids.
+
+        Args:
+            count: How many classes the network tells apart.
+        """
+        info = self.fitted.target_info
+        if info is None or not is_class_id(info):
+            return []
+        used = np.concatenate([self.fitted.scored, self.checked.scored])
+        found = self.fitted.bundle.read(info.name, np.sort(used))
+        missing: list[int] = np.setdiff1d(np.arange(count), found.reshape(-1)).tolist()
+        return missing
 
     def batches(self) -> Iterator[Batch]:
         """All batches; those that are fitted come first, and no batch is both."""
