@@ -42,6 +42,7 @@ from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
 from graph_ops.recovery import Classifier, Recovery, RefittedWeights, recover
+from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.recovery.weights import BIAS_INPUT
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
@@ -298,7 +299,11 @@ class TaylorPrunableNetwork:
         self._forget()
 
     def recover(
-        self, dataset: Dataset, tell: Callable[[int, int], None] = lambda done, total: None
+        self,
+        dataset: Dataset,
+        tell: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        is_interim: bool = False,
     ) -> Recovery:
         """Give back accuracy by the option `recovery`; the network goes on with what came out.
 
@@ -307,6 +312,7 @@ class TaylorPrunableNetwork:
         Args:
             dataset: The bundle bound to the model; its held-out part is not read.
             tell: Called with the number of layers done and of all.
+            is_interim: Whether another round follows; fewer samples are then enough.
         """
         recovery = recover(
             self.classes,
@@ -316,6 +322,7 @@ class TaylorPrunableNetwork:
             self.options.recovery,
             classifier=self._classifier(),
             seed=self.options.seed,
+            limit=INTERIM_SAMPLES if is_interim else MAX_SAMPLES,
             tell=tell,
         )
         self.take_weights(recovery.weights)

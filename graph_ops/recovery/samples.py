@@ -13,6 +13,8 @@ from graph_ops.bundle.checks import is_class_id
 
 MAX_SAMPLES = 1024
 """Samples a refit reads at most; more move the solution little and cost a forward pass each."""
+INTERIM_SAMPLES = 256
+"""The same for a refit that another round follows: it only has to steer the next scores."""
 MIN_SAMPLES = 8
 """With fewer there is nothing to set aside."""
 CHECK_SHARE = 0.2
@@ -33,15 +35,16 @@ class RefitSamples:
     checked: Dataset
 
     @classmethod
-    def draw(cls, dataset: Dataset, seed: int) -> RefitSamples | None:
+    def draw(cls, dataset: Dataset, seed: int, limit: int = MAX_SAMPLES) -> RefitSamples | None:
         """Draw both parts; None where there are fewer than `MIN_SAMPLES` samples.
 
         Args:
             dataset: The bundle bound to the model.
             seed: Of the draw.
+            limit: Samples of both parts together, at most.
         """
         rng = np.random.default_rng([seed, dataset.scored.size])
-        order = rng.permutation(dataset.scored)[:MAX_SAMPLES]
+        order = rng.permutation(dataset.scored)[:limit]
         if order.size < MIN_SAMPLES:
             return None
         count = max(2, round(CHECK_SHARE * order.size))

@@ -179,6 +179,7 @@ def test_a_bias_that_one_round_added_is_refitted_in_the_next(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "shufflenet", "inception_v1"])
 def test_real_architectures_keep_their_nodes(name: str) -> None:
     file = io.BytesIO()
