@@ -288,7 +288,7 @@ def checkout(tmp_path: Path) -> Path:
 def execute(arguments: list[str], folder: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
