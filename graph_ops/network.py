@@ -41,7 +41,8 @@ from graph_ops.importance import ClassMap, magnitudes
 from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
-from graph_ops.recovery import Recovery, RefittedWeights, recover
+from graph_ops.recovery import Classifier, Recovery, RefittedWeights, recover
+from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.recovery.weights import BIAS_INPUT
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
@@ -303,7 +304,11 @@ class TaylorPrunableNetwork:
         self._forget()
 
     def recover(
-        self, dataset: Dataset, tell: Callable[[int, int], None] = lambda done, total: None
+        self,
+        dataset: Dataset,
+        tell: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        is_interim: bool = False,
     ) -> Recovery:
         """Give back accuracy by the option `recovery`; the network goes on with what came out.
 
@@ -312,6 +317,7 @@ class TaylorPrunableNetwork:
         Args:
             dataset: The bundle bound to the model; its held-out part is not read.
             tell: Called with the number of layers done and of all.
+            is_interim: Whether another round follows; fewer samples are then enough.
         """
         recovery = recover(
             self.classes,
@@ -321,6 +327,7 @@ class TaylorPrunableNetwork:
             self.options.recovery,
             classifier=self._classifier(),
             seed=self.options.seed,
+            limit=INTERIM_SAMPLES if is_interim else MAX_SAMPLES,
             tell=tell,
         )
         self.take_weights(recovery.weights)
@@ -454,11 +461,11 @@ class TaylorPrunableNetwork:
     def _empty_state(self) -> ScoreState:
         return ScoreState.empty(self.digest, self.classes.count)
 
-    def _classifier(self) -> str | None:
-        """Name of the output whose largest entry is a class, or None."""
+    def _classifier(self) -> Classifier | None:
+        """The output that names a class, or None."""
         form, loss = self.judgement
         is_classifier = loss is not None and loss.name in ("cross_entropy", "pseudo_labels")
-        return form.name if form is not None and is_classifier else None
+        return Classifier(form.name, form.classes) if form and is_classifier else None
 
     def _match_globs(self) -> frozenset[str]:
         names = [c.name for c in self.convolutions]

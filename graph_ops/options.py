@@ -109,7 +109,7 @@ class PruneOptions(_Options):
     """Model output the loss is taken on; the first one when not given."""
     targets: str = "labels"
     """Name of the bundle's array of targets."""
-    recovery: Literal["none", "bias", "reconstruct"] = "none"
+    recovery: Literal["none", "bias", "reconstruct"] = "reconstruct"
     """How accuracy is given back after the cut, without training: `bias` moves the mean of what
     was removed into biases; `reconstruct` refits every layer behind a cut by ridge regression."""
     engine: Literal["auto", "standard", "ort-training"] = "auto"

@@ -238,7 +238,7 @@ class _Run:
             self.tell("prove", 0, 1)
             cut_only = proven.reloaded.model
             proof = prove(network.classes, network.dropped, cut_only, _proof_batches(dataset))
-        recovery = self._recover(network, dataset, len(self.rounds))
+        recovery = self._recover(network, dataset, len(self.rounds), is_interim=False)
         pruned, written = plain, proven
         if recovery is not None and recovery.weights:
             with self.phase("write"):
@@ -339,7 +339,7 @@ class _Run:
             elif selection.is_reached and (is_last or self.options.filters_per_step is not None):
                 stop_reason = "target_reached"
             else:
-                self._recover(network, dataset, number)
+                self._recover(network, dataset, number, is_interim=True)
             saved.save(
                 RoundState(
                     number=number,
@@ -367,14 +367,16 @@ class _Run:
             self.tell("score", done, total, f"round {number}")
 
     def _recover(
-        self, network: TaylorPrunableNetwork, dataset: Dataset, number: int
+        self, network: TaylorPrunableNetwork, dataset: Dataset, number: int, *, is_interim: bool
     ) -> Recovery | None:
         """Give back what the rounds so far took, and go on with the weights that came out."""
         if self.options.recovery == "none":
             return None
         with self.phase("recover"):
             return network.recover(
-                dataset, lambda done, total: self.tell("recover", done, total, f"round {number}")
+                dataset,
+                lambda done, total: self.tell("recover", done, total, f"round {number}"),
+                is_interim=is_interim,
             )
 
     def _metadata(self, network: TaylorPrunableNetwork) -> dict[str, str]:

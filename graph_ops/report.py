@@ -136,7 +136,7 @@ def _recovery(facts: RunFacts) -> dict[str, Any] | None:
         },
         "samples": {"fitted": recovery.fitted, "checked": recovery.checked},
         "seconds": round(facts.timing_s.get("recover", 0.0), 4),
-        "fallbacks": list(recovery.notes),
+        "notes": list(recovery.notes),
         "layers": [layer.as_json() for layer in recovery.layers],
     }
 

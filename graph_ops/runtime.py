@@ -41,19 +41,25 @@ class Session:
     Args:
         model: The model.
         keep_memory: Keep the arena between runs; False gives memory back for one-off sessions.
+        keep_waiting: Let threads wait busily for the next run; False leaves the processors to
+            others, for sessions whose runs take turns with other work.
 
     Raises:
         ModelRunError: ONNX Runtime refuses the model.
         OutOfMemoryError: the weights do not fit.
     """
 
-    def __init__(self, model: ir.Model, *, keep_memory: bool = True) -> None:
+    def __init__(
+        self, model: ir.Model, *, keep_memory: bool = True, keep_waiting: bool = True
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = thread_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = keep_memory
+        if not keep_waiting:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         payload, self._external = _payload(model, options)
         try:
             self._session = ort.InferenceSession(payload, options, providers=_providers())

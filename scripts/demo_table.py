@@ -22,6 +22,8 @@ import onnxruntime
 MAX_REL_DIFF = 1e-4
 MAX_ACCURACY_DROP = 0.02
 BATCH = 250
+NOTHING = {"method": "none"}
+"""Stands for the report's recovery where the options ask for none."""
 
 
 class DemoError(Exception):
@@ -190,7 +192,8 @@ def print_result(report: dict[str, Any], rows: list[Row], after: Path, report_pa
     proof = report["proof"]
     print(
         f"\nproof: on {proof['samples']} samples the pruned model equals the original with"
-        f"\nits removed filters masked, to a relative difference of {proof['max_rel_diff']:.1e}."
+        f"\nits removed filters masked, to a relative difference of {proof['max_rel_diff']:.1e};"
+        f"\nwhat is left was refitted after that: {(report.get('recovery') or NOTHING)['method']}."
     )
     print(f"files: {after}, {report_path}")
 

@@ -2,12 +2,13 @@
 
 What was refitted is held against the network without recovery, on samples that no regression was
 fitted on: by the error of the outputs, relative to the original network's, and for a classifier by
-how often it agrees with the original. What is worse in either is not kept. `reconstruct` falls back
-to `bias`, and that to nothing.
+how often it agrees with the original. What does not lower the error, or lowers the agreement by
+more than chance would, is not kept. `reconstruct` falls back to `bias`, and that to nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Batch, Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.recovery.refit import Tell, refit
-from graph_ops.recovery.samples import MIN_SAMPLES, RefitSamples
+from graph_ops.recovery.samples import MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.summary import LayerRecovery, Recovery
 from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.runtime import Array, Session
@@ -39,8 +40,9 @@ def recover(
     dataset: Dataset,
     method: str,
     *,
-    classifier: str | None = None,
+    classifier: Classifier | None = None,
     seed: int = 0,
+    limit: int = MAX_SAMPLES,
     tell: Tell = lambda done, total: None,
 ) -> Recovery:
     """Give back what dropping channels took, without labels or gradients.
@@ -51,8 +53,9 @@ def recover(
         weights: What earlier rounds refitted.
         dataset: The bundle bound to the model; its held-out part is not touched.
         method: `none`, `bias` or `reconstruct`.
-        classifier: Output whose largest entry along axis 1 is a class, if there is one.
+        classifier: The output that names a class, if there is one.
         seed: Of the samples and positions drawn.
+        limit: Samples that are read, at most.
         tell: Progress.
 
     Raises:
@@ -60,7 +63,7 @@ def recover(
     """
     if not FALLBACKS[method]:
         return Recovery(method, "none", RefittedWeights())
-    samples = RefitSamples.draw(dataset, seed)
+    samples = RefitSamples.draw(dataset, seed, limit)
     if samples is None:
         note = (
             f"{dataset.scored.size} samples are too few to set some aside (at least {MIN_SAMPLES} "
@@ -68,8 +71,8 @@ def recover(
         )
         return Recovery(method, "none", RefittedWeights(), notes=(note,))
     judge = _Judge(classes.channels.model, samples.checked, classifier)
+    notes = _unseen(samples, classifier)
     plain = judge.verdict(cut(classes, dropped))
-    notes: list[str] = []
     done: list[LayerRecovery] = []
     for attempt in FALLBACKS[method]:
         start = weights if attempt == "reconstruct" else RefittedWeights()
@@ -78,7 +81,7 @@ def recover(
         refitted, layers = refit(classes, dropped, start, model, samples, attempt, seed, tell)
         found = judge.verdict(model)
         done = done or layers
-        if refitted and found.error < plain.error and found.agreement >= plain.agreement:
+        if refitted and found.error < plain.error and not found.agrees_less(plain):
             return Recovery(
                 method,
                 attempt,
@@ -105,17 +108,59 @@ def recover(
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """An output whose largest entry along axis 1 is a class.
+
+    Attributes:
+        output: Its name.
+        classes: How many classes there are.
+    """
+
+    output: str
+    classes: int
+
+
+def _unseen(samples: RefitSamples, classifier: Classifier | None) -> list[str]:
+    """A sentence on classes that the samples do not have."""
+    missing = [] if classifier is None else samples.missing_classes(classifier.classes)
+    if not missing:
+        return []
+    named = ", ".join(str(c) for c in missing[:10]) + (", …" if len(missing) > 10 else "")
+    return [
+        f"no sample that was fitted or checked has one of {len(missing)} classes ({named}): what "
+        "recovery does to them was not seen"
+    ]
+
+
+@dataclass(frozen=True)
 class _Verdict:
     """How a network compares with the original on the samples set aside.
 
     Attributes:
         error: Root mean square difference of the outputs relative to the original's root mean
             square, the mean over outputs of numbers; infinite where something is not finite.
-        agreement: Share of samples given the same class; 1 where it is no classifier.
+        same: [n] whether each sample is given the same class; empty where it is no classifier.
     """
 
     error: float
-    agreement: float
+    same: NDArray[np.bool_]
+
+    @property
+    def agreement(self) -> float:
+        """Share of samples given the same class."""
+        return float(self.same.mean()) if self.same.size else 1.0
+
+    def agrees_less(self, other: _Verdict) -> bool:
+        """Whether it agrees less often than another, by over two standard errors.
+
+        Only samples on which the two differ count (McNemar): without a real difference, gains and
+        losses among k of them differ by about √k.
+        """
+        if self.same.size != other.same.size:
+            return False
+        lost = int((other.same & ~self.same).sum())
+        gained = int((self.same & ~other.same).sum())
+        return lost - gained > 2 * math.sqrt(lost + gained)
 
 
 def _refusal(attempt: str, is_changed: bool, plain: _Verdict, found: _Verdict) -> str:
@@ -140,14 +185,14 @@ class _Judge:
     Args:
         original: The original.
         samples: Those set aside.
-        classifier: Output whose largest entry along axis 1 is a class, if there is one.
+        classifier: The output that names a class, if there is one.
     """
 
-    def __init__(self, original: ir.Model, samples: Dataset, classifier: str | None) -> None:
+    def __init__(self, original: ir.Model, samples: Dataset, classifier: Classifier | None) -> None:
         session = Session(original, keep_memory=False)
         self._samples = samples
         self._names = session.output_names
-        self._classifier = classifier
+        self._classifier = None if classifier is None else classifier.output
         self._wanted = [self._run(session, batch) for batch in samples.batches("scored")]
 
     def verdict(self, model: ir.Model) -> _Verdict:
@@ -155,20 +200,19 @@ class _Judge:
         session = Session(model, keep_memory=False)
         count = len(self._names)
         gap, energy = np.zeros(count), np.zeros(count)
-        same, asked = 0, 0
+        same = [np.empty(0, dtype=np.bool_)]
         for batch, wanted in zip(self._samples.batches("scored"), self._wanted, strict=True):
             for i, (a, b) in enumerate(zip(wanted, self._run(session, batch), strict=True)):
                 if a.dtype.kind == "f" and a.shape == b.shape:
                     gap[i] += np.square(a.astype(np.float64) - b).sum()
                     energy[i] += np.square(a.astype(np.float64)).sum()
                 if self._names[i] == self._classifier:
-                    same += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
-                    asked += a.argmax(axis=1).size
+                    same.append((a.argmax(axis=1) == b.argmax(axis=1)).reshape(-1))
         used = energy > 0
         if not used.any() or not np.isfinite(gap).all() or not np.isfinite(energy).all():
-            return _Verdict(float("inf"), 0.0)
+            return _Verdict(float("inf"), np.empty(0, dtype=np.bool_))
         error = float(np.sqrt(gap[used] / energy[used]).mean())
-        return _Verdict(error, same / asked if asked else 1.0)
+        return _Verdict(error, np.concatenate(same))
 
     def _run(self, session: Session, batch: Batch) -> Sequence[Array]:
         rows = next(iter(batch.inputs.values())).shape[0]

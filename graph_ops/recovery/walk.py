@@ -60,7 +60,7 @@ class Walker:
         outputs = {str(v.name): v for v in (*wanted, *live)}
         sources = self._source_types()
         computed = [v for name, v in outputs.items() if name not in sources]
-        session = Session(self._part(computed)) if computed else None
+        session = Session(self._part(computed), keep_waiting=False) if computed else None
         kept: list[dict[str, Array]] | None = []
         held_bytes = 0
         for number, batch in enumerate(self._batches()):

@@ -160,6 +160,18 @@ def test_channels_that_a_normalisation_multiplies_by_zero_keep_their_weights() -
     assert np.isfinite(full).all()
 
 
+@pytest.mark.parametrize(
+    ("lost", "gained", "is_less"), [(0, 0, False), (3, 0, False), (9, 1, True), (30, 25, False)]
+)
+def test_agreement_is_lost_when_it_is_lost_by_more_than_chance(
+    lost: int, gained: int, is_less: bool
+) -> None:
+    before = np.repeat([True, False, True], [lost, gained, 100])
+    after = np.repeat([False, True, True], [lost, gained, 100])
+    verdicts = [acceptance._Verdict(0.1, same) for same in (before, after)]
+    assert verdicts[1].agrees_less(verdicts[0]) is is_less
+
+
 def test_a_recovery_that_makes_the_outputs_worse_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

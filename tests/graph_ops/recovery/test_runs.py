@@ -179,6 +179,7 @@ def test_a_bias_that_one_round_added_is_refitted_in_the_next(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "shufflenet", "inception_v1"])
 def test_real_architectures_keep_their_nodes(name: str) -> None:
     file = io.BytesIO()
@@ -204,3 +205,27 @@ def test_real_architectures_keep_their_nodes(name: str) -> None:
     assert report["method"] == "bias"
     assert len(report["layers"]) > 20
     assert report["output_error"]["after"] < report["output_error"]["before"]
+
+
+def test_a_class_that_the_bundle_lacks_is_named() -> None:
+    with np.load(digits.BUNDLE) as data:
+        chosen = np.flatnonzero(~np.isin(data["labels"], [3, 7]))[:100]
+        file = io.BytesIO()
+        np.savez(file, image=data["image"][chosen], labels=data["labels"][chosen])
+    report = prune(digits.MODEL, file.getvalue(), {"recovery": "bias"}).report
+    assert "2 classes (3, 7)" in report["recovery"]["notes"][0]
+
+
+def test_a_model_without_a_metric_is_recovered_by_its_outputs(
+    without_biases: tuple[bytes, bytes],
+) -> None:
+    """No labels, a criterion without gradients, nothing held out: there is no metric to report."""
+    options = {
+        "recovery": "reconstruct",
+        "criterion": "magnitude_l2",
+        "target": {"filter_ratio": 0.7},
+        "validation_fraction": 0,
+    }
+    report = prune(*without_biases, options).report
+    assert report["recovery"]["metric"]["after"] is None
+    assert report["recovery"]["method"] == "reconstruct"
