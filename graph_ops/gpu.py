@@ -7,6 +7,7 @@ a driver of at least its own major version.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,12 @@ class GpuState:
                 f"{needed[0]}.{needed[1]} is needed"
             )
         return None
+
+
+@functools.cache
+def machine_state() -> GpuState:
+    """What the driver of this machine says, asked once per process."""
+    return gpu_state()
 
 
 def gpu_state(load: Callable[[str], Any] = ctypes.CDLL) -> GpuState:

@@ -42,17 +42,19 @@ class Accelerator:
 
 
 def provider_list(
-    available: Iterable[str], accelerator: Accelerator
+    available: Iterable[str], accelerator: Accelerator, obstacle: str | None = None
 ) -> list[tuple[str, ProviderOptions]]:
     """Providers with their options, best first.
 
     Args:
         available: What the runtime says it has.
         accelerator: The GPU to be used.
+        obstacle: Why there is none to be used (`GpuState.obstacle`). CUDA is then not even tried:
+            without a driver, loading the training runtime's CUDA provider aborts the process.
     """
     chosen: list[tuple[str, ProviderOptions]] = []
     names = set(available)
-    if CUDA in names:
+    if CUDA in names and obstacle is None:
         options = {
             "device_id": str(accelerator.device),
             "use_tf32": "0",

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from graph_ops.errors import ModelRunError, OutOfMemoryError
+from graph_ops.gpu import STANDARD_CUDA, machine_state
 from graph_ops.providers import (
     CUDA,
     Accelerator,
@@ -95,7 +96,9 @@ class Session:
 
 
 def _providers() -> list[tuple[str, ProviderOptions]]:
-    return provider_list(ort.get_available_providers(), Accelerator.from_environment())
+    available = ort.get_available_providers()
+    obstacle = machine_state().obstacle(STANDARD_CUDA) if CUDA in available else None
+    return provider_list(available, Accelerator.from_environment(), obstacle)
 
 
 def _payload(model: ir.Model, options: Any) -> tuple[bytes, list[Any]]:

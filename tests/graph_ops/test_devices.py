@@ -82,6 +82,7 @@ def test_providers_with_cuda() -> None:
     assert options["device_id"] == "2"
     assert options["gpu_mem_limit"] == str(4 << 30)
     assert options["use_tf32"] == "0"
+    assert provider_list([CPU, CUDA], Accelerator(), "no driver") == [(CPU, {})]
     assert "gpu_mem_limit" not in provider_list([CUDA], Accelerator())[0][1]
 
 

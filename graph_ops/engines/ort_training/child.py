@@ -19,6 +19,7 @@ import numpy as np
 
 from graph_ops.engines.ort_training import cuda_libraries
 from graph_ops.engines.ort_training.wire import Array, Message, SharedMemory, decode, encode
+from graph_ops.gpu import TRAINING_CUDA, machine_state
 from graph_ops.providers import (
     CUDA,
     Accelerator,
@@ -111,7 +112,9 @@ class _Child:
             "cuda": None,
         }
         if CUDA in providers:
-            found["cuda"] = self._cuda_state(ort)
+            obstacle = machine_state().obstacle(TRAINING_CUDA)
+            works = {"works": False, "reason": obstacle}
+            found["cuda"] = self._cuda_state(ort) if obstacle is None else works
         return found
 
     def _cuda_state(self, ort: Any) -> Message:
@@ -181,7 +184,11 @@ class _Child:
         return {"version": version, "provider": provider, "device": device_of(provider)}
 
     def _load(self, ort: Any, payload: bytes, options: Any) -> str:
-        wanted = provider_list(ort.get_available_providers(), Accelerator.from_environment())
+        wanted = provider_list(
+            ort.get_available_providers(),
+            Accelerator.from_environment(),
+            machine_state().obstacle(TRAINING_CUDA),
+        )
         try:
             self._session = ort.InferenceSession(payload, options, providers=wanted)
         except Exception as error:
