@@ -18,6 +18,7 @@ OPTIONS: dict[str, Any] = {
     "batch_size": 64,
     "steps": 4,
     "target": {"filters": 12},
+    "recovery": "none",
 }
 
 

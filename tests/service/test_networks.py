@@ -15,7 +15,7 @@ from tests.support.models import LIGHT_NETWORKS, light_input, light_network
 from tests.support.server import Server, running_server
 
 UNSHRINKABLE = ("LRN", "Softmax", "graph output")
-OPTIONS = '{"target": {"max_macs_ratio": 0.7}, "validation_fraction": 0.25}'
+OPTIONS = '{"target": {"max_macs_ratio": 0.7}, "validation_fraction": 0.25, "recovery": "none"}'
 
 
 @pytest.fixture(scope="module")
