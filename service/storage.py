@@ -17,12 +17,14 @@ bundles are named by the sha256 of their bytes: the same upload twice is one fil
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -56,6 +58,7 @@ class StoredUpload:
         size_bytes: Its size.
         filename: Its name at the first upload, without folders.
         created_at: When it was stored, ISO 8601 in UTC.
+        used_at: When it was last stored or given to a job, seconds since the epoch.
     """
 
     id: str
@@ -64,6 +67,7 @@ class StoredUpload:
     size_bytes: int
     filename: str
     created_at: str
+    used_at: float
 
     @property
     def folder(self) -> Path:
@@ -105,7 +109,7 @@ class Storage:
             folder.mkdir(parents=True, exist_ok=True)
         self._locks.append(_open_lock(self.tmp / _OWNER))
         fcntl.flock(self._locks[-1], fcntl.LOCK_EX)
-        self._clear_leftovers()
+        self.clear_leftovers()
 
     def lock(self, exclusively: bool) -> int:
         """Keep servers away that could not share the folder; the lock's file descriptor.
@@ -153,7 +157,7 @@ class Storage:
         self._locks.append(fd)
         return fd
 
-    def _clear_leftovers(self) -> None:
+    def clear_leftovers(self) -> None:
         """Remove temporary folders whose owner's lock is free."""
         for folder in self._tmp_root.iterdir():
             try:
@@ -209,7 +213,8 @@ class Storage:
         existing = self.find_upload(kind, sha256)
         if existing is not None:
             file.unlink()
-            return existing
+            self.touch(existing)
+            return self.find_upload(kind, sha256) or existing
         about = _About(file.stat().st_size, plain_filename(filename, kind), now())
         folder = self.new_temporary()
         file.rename(folder / "file")
@@ -232,8 +237,18 @@ class Storage:
         if data is None:
             return None
         about = _About(**data)
+        try:
+            used_at = (folder / "about.json").stat().st_mtime
+        except FileNotFoundError:  # deleted just now
+            return None
         return StoredUpload(
-            upload_id, kind, folder / "file", about.size_bytes, about.filename, about.created_at
+            id=upload_id,
+            kind=kind,
+            path=folder / "file",
+            size_bytes=about.size_bytes,
+            filename=about.filename,
+            created_at=about.created_at,
+            used_at=used_at,
         )
 
     def get_upload(self, kind: Kind, upload_id: str) -> StoredUpload:
@@ -249,6 +264,19 @@ class Storage:
                 f"There is no {kind} with the id {upload_id!r}; upload it with POST /v1/{kind}s.",
             )
         return upload
+
+    def touch(self, upload: StoredUpload) -> None:
+        """Remember that an upload is used now."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(upload.folder / "about.json")
+
+    def uploads(self) -> Iterator[StoredUpload]:
+        """All models and bundles."""
+        for kind, folder in self._uploads.items():
+            for upload_id in os.listdir(folder):
+                upload = self.find_upload(kind, upload_id)
+                if upload is not None:
+                    yield upload
 
     def delete_upload(self, upload: StoredUpload) -> None:
         """Remove a model or bundle and what is known about it."""
@@ -274,7 +302,13 @@ def _open_lock(path: Path) -> int:
 
 def now() -> str:
     """The time, ISO 8601 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_text(time.time())
+
+
+def as_text(at: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC with milliseconds."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def plain_filename(name: str, kind: Kind) -> str:
