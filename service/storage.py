@@ -34,8 +34,9 @@ from service.files import move_folder, read_json, remove, sync_folder, write_jso
 from service.problems import Problem
 
 _OWNER = ".owner"
-# A folder gets its lock file right after it is made; one without it for so long has no owner.
-_UNOWNED_S = 60.0
+# A folder gets its lock file right after it is made, and what others write there (TMPDIR may point
+# to it) is short-lived: what has no lock file for so long has no owner.
+_UNOWNED_S = 3600.0
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -162,9 +163,10 @@ class Storage:
         for folder in self._tmp_root.iterdir():
             try:
                 fd = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if time.time() - folder.lstat().st_mtime > _UNOWNED_S:
-                    remove(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - folder.lstat().st_mtime > _UNOWNED_S:
+                        remove(folder)
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
