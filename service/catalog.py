@@ -51,7 +51,8 @@ class Catalog:
         existing = self._storage.find_upload(kind, received.sha256)
         if existing is not None:
             await self.facts(existing, _CHECK_OF_KIND[kind])
-            return existing, False
+            await anyio.to_thread.run_sync(self._storage.touch, existing)
+            return self._storage.get_upload(kind, existing.id), False
         action = _CHECK_OF_KIND[kind]
         found = await self._search(action, {str(kind): received.path})
         upload = await anyio.to_thread.run_sync(self.store, kind, received)

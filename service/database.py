@@ -49,6 +49,7 @@ JOBS = sa.Table(
     sa.Column("rounds", sa.Integer, nullable=False),
     sa.Column("last_failure", sa.JSON),
     sa.Column("started_at", sa.Float),
+    sa.Column("expires_at", sa.Float, index=True),
     sa.Column("last_event", sa.Integer, nullable=False),
     sa.Index("jobs_by_age", "created_us", "id"),
 )

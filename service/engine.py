@@ -15,7 +15,9 @@ database can run code here, so the database is the service's alone.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
@@ -33,6 +35,8 @@ _POLL_S = 0.2
 # Attempts are counted by the service, which knows whether a job got further.
 _UNLIMITED = 1_000_000
 _TAKEN_AT_ONCE = 200
+_KEPT_S = 3600.0
+_FORGOTTEN_AT_ONCE = 500
 
 RunJob = Callable[[str, str], Awaitable[None]]
 """Does the work of a job: called with its id and its place in the queue."""
@@ -67,6 +71,19 @@ class JobQueue:
             "app_version": _VERSION,
         }
         self._client.enqueue_in_transaction(connection, options, job.id)  # type: ignore[arg-type]
+
+    def forget_finished(self) -> int:
+        """Remove places that are done with since an hour; how many."""
+        done = self._client.list_workflows(
+            status=["SUCCESS", "ERROR", "CANCELLED"],
+            completed_before=datetime.fromtimestamp(time.time() - _KEPT_S, UTC).isoformat(),
+            limit=_FORGOTTEN_AT_ONCE,
+            load_input=False,
+            load_output=False,
+        )
+        if done:
+            self._client.delete_workflows([workflow.workflow_id for workflow in done])
+        return len(done)
 
 
 class Engine:

@@ -161,6 +161,11 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
         "The database does not answer",
         "Try again after the seconds in Retry-After; with an Idempotency-Key that is safe.",
     ),
+    "job_expired": ProblemType(
+        410,
+        "The results were removed",
+        "Send the job again; JOB_RETENTION_S says how long they stay.",
+    ),
     "job_timeout": ProblemType(
         504,
         "The job took too long",

@@ -91,6 +91,8 @@ class Job(BaseModel):
     """Rounds that its checkpoint had when work was last begun."""
     last_event: int = 0
     """Number of its newest event."""
+    expires_at: float | None = None
+    """When its results are removed, seconds since the epoch; None before its end, or for never."""
 
     @property
     def instance(self) -> str:
@@ -131,6 +133,11 @@ class JobEvent(BaseModel):
 def new_job_id() -> str:
     """An id that sorts by the time it was made."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def expiry() -> Failure:
+    """Why an expired job has no result any more."""
+    return Failure(code="job_expired", detail="The results were removed when their time was over.")
 
 
 def cancellation() -> Failure:

@@ -10,9 +10,12 @@ another.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from service.files import read_json, remove, sync_folder
@@ -94,6 +97,15 @@ class JobFiles:
         for name in names:
             if name not in needed:
                 remove(folder / name)
+
+    def orphans(self, older_than_s: float, known: Callable[[list[str]], set[str]]) -> list[str]:
+        """Ids of folders that are older than that and belong to no job."""
+        old = []
+        for name in os.listdir(self._storage.jobs):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - self._folder(name).stat().st_mtime > older_than_s:
+                    old.append(name)
+        return sorted(set(old) - known(old))
 
     def delete(self, job_id: str) -> None:
         """Remove a job's folder."""

@@ -52,7 +52,7 @@ class Services:
         """The parts, wired and not yet started."""
         storage = storage or Storage(settings.data_dir, settings.min_free_disk_bytes)
         database = Database(settings.database)
-        store = JobStore(database)
+        store = JobStore(database, settings.job_retention_s)
         workers = Workers(database)
         metrics = Metrics(store)
         children = Children(settings)

@@ -68,6 +68,14 @@ class Settings(BaseSettings):
     min_free_disk_bytes: Annotated[int, Field(ge=0)] = 512 * 2**20
     """Free bytes on the disk of `DATA_DIR` below which new work is refused."""
 
+    job_retention_s: Annotated[float, Field(ge=0)] = 30 * 86400.0
+    """Seconds that a job's results are kept after its end, and its record as long again; 0 keeps
+    both until they are deleted."""
+    upload_retention_s: Annotated[float, Field(ge=0)] = 30 * 86400.0
+    """Seconds that a model or bundle is kept after its last use; 0 keeps it until it is deleted."""
+    sweep_interval_s: Seconds = 60.0
+    """Seconds between looks for what is to be removed."""
+
     max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
     """Jobs that a worker runs at the same time, each in a child process of its own."""
     warm_children: Annotated[int, Field(ge=0)] = 1

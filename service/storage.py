@@ -17,12 +17,14 @@ bundles are named by the sha256 of their bytes: the same upload twice is one fil
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -32,8 +34,9 @@ from service.files import move_folder, read_json, remove, sync_folder, write_jso
 from service.problems import Problem
 
 _OWNER = ".owner"
-# A folder gets its lock file right after it is made; one without it for so long has no owner.
-_UNOWNED_S = 60.0
+# A folder gets its lock file right after it is made, and what others write there (TMPDIR may point
+# to it) is short-lived: what has no lock file for so long has no owner.
+_UNOWNED_S = 3600.0
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -56,6 +59,7 @@ class StoredUpload:
         size_bytes: Its size.
         filename: Its name at the first upload, without folders.
         created_at: When it was stored, ISO 8601 in UTC.
+        used_at: When it was last stored or given to a job, seconds since the epoch.
     """
 
     id: str
@@ -64,6 +68,7 @@ class StoredUpload:
     size_bytes: int
     filename: str
     created_at: str
+    used_at: float
 
     @property
     def folder(self) -> Path:
@@ -105,7 +110,7 @@ class Storage:
             folder.mkdir(parents=True, exist_ok=True)
         self._locks.append(_open_lock(self.tmp / _OWNER))
         fcntl.flock(self._locks[-1], fcntl.LOCK_EX)
-        self._clear_leftovers()
+        self.clear_leftovers()
 
     def lock(self, exclusively: bool) -> int:
         """Keep servers away that could not share the folder; the lock's file descriptor.
@@ -153,14 +158,15 @@ class Storage:
         self._locks.append(fd)
         return fd
 
-    def _clear_leftovers(self) -> None:
+    def clear_leftovers(self) -> None:
         """Remove temporary folders whose owner's lock is free."""
         for folder in self._tmp_root.iterdir():
             try:
                 fd = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if time.time() - folder.lstat().st_mtime > _UNOWNED_S:
-                    remove(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - folder.lstat().st_mtime > _UNOWNED_S:
+                        remove(folder)
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -209,7 +215,8 @@ class Storage:
         existing = self.find_upload(kind, sha256)
         if existing is not None:
             file.unlink()
-            return existing
+            self.touch(existing)
+            return self.find_upload(kind, sha256) or existing
         about = _About(file.stat().st_size, plain_filename(filename, kind), now())
         folder = self.new_temporary()
         file.rename(folder / "file")
@@ -232,8 +239,18 @@ class Storage:
         if data is None:
             return None
         about = _About(**data)
+        try:
+            used_at = (folder / "about.json").stat().st_mtime
+        except FileNotFoundError:  # deleted just now
+            return None
         return StoredUpload(
-            upload_id, kind, folder / "file", about.size_bytes, about.filename, about.created_at
+            id=upload_id,
+            kind=kind,
+            path=folder / "file",
+            size_bytes=about.size_bytes,
+            filename=about.filename,
+            created_at=about.created_at,
+            used_at=used_at,
         )
 
     def get_upload(self, kind: Kind, upload_id: str) -> StoredUpload:
@@ -249,6 +266,19 @@ class Storage:
                 f"There is no {kind} with the id {upload_id!r}; upload it with POST /v1/{kind}s.",
             )
         return upload
+
+    def touch(self, upload: StoredUpload) -> None:
+        """Remember that an upload is used now."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(upload.folder / "about.json")
+
+    def uploads(self) -> Iterator[StoredUpload]:
+        """All models and bundles."""
+        for kind, folder in self._uploads.items():
+            for upload_id in os.listdir(folder):
+                upload = self.find_upload(kind, upload_id)
+                if upload is not None:
+                    yield upload
 
     def delete_upload(self, upload: StoredUpload) -> None:
         """Remove a model or bundle and what is known about it."""
@@ -274,7 +304,13 @@ def _open_lock(path: Path) -> int:
 
 def now() -> str:
     """The time, ISO 8601 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_text(time.time())
+
+
+def as_text(at: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC with milliseconds."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def plain_filename(name: str, kind: Kind) -> str:

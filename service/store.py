@@ -25,6 +25,7 @@ from service.records import (
     JobState,
     ResultFile,
     cancellation,
+    expiry,
 )
 from service.storage import now
 
@@ -44,10 +45,16 @@ class Ticket:
 
 
 class JobStore:
-    """Methods block on the database."""
+    """Methods block on the database.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Where jobs are.
+        retention_s: Seconds that a job is kept after its end; 0 for ever.
+    """
+
+    def __init__(self, database: Database, retention_s: float) -> None:
         self._database = database
+        self._retention_s = retention_s
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -220,8 +227,9 @@ class JobStore:
                 stalled=0,
                 attempts=0,
                 started_at=None,
+                expires_at=None,
             )
-            job.attempts = 0
+            job.attempts, job.expires_at = 0, None
             enqueue(connection, job)
             return job
 
@@ -346,6 +354,37 @@ class JobStore:
             job.progress = progress or job.progress
             return self._end(connection, job, state, failure)
 
+    # What the sweeper does ---------------------------------------------------------------------
+
+    def due(self, limit: int) -> list[Job]:
+        """Jobs whose time is over: those with results, and those that expired long ago."""
+        query = sa.select(JOBS).where(JOBS.c.expires_at < time.time()).limit(limit)
+        with self._database.read() as connection:
+            return [job_of(row) for row in connection.execute(query).mappings()]
+
+    def expire(self, job_id: str) -> None:
+        """Let a job's results go; its record stays as long again."""
+        with self._database.write() as connection:
+            job = self._find(connection, job_id, lock=True)
+            if job is None or job.expires_at is None or job.expires_at > time.time():
+                return
+            job.results, job.failure = {}, job.failure or expiry()
+            job.expires_at = time.time() + self._retention_s
+            fields = {"failure", "results", "expires_at"}
+            dumped = job.model_dump(mode="json", include=fields)
+            self._enter(connection, job, JobState.EXPIRED, **dumped)
+
+    def known(self, job_ids: Iterable[str]) -> set[str]:
+        """Which of these jobs have, or will have, files."""
+        wanted = list(job_ids)
+        query = sa.select(JOBS.c.id).where(JOBS.c.state != JobState.EXPIRED)
+        with self._database.read() as connection:
+            found: set[str] = set()
+            for start in range(0, len(wanted), 500):
+                part = query.where(JOBS.c.id.in_(wanted[start : start + 500]))
+                found.update(connection.execute(part).scalars())
+            return found
+
     # Inside ------------------------------------------------------------------------------------
 
     def _row(
@@ -395,8 +434,10 @@ class JobStore:
         connection.execute(
             EVENTS.delete().where(EVENTS.c.job_id == job.id, EVENTS.c.kind == "progress")
         )
-        dumped = job.model_dump(mode="json", include={"failure", "results", "progress"})
-        self._enter(connection, job, state, **dumped)
+        if self._retention_s:
+            job.expires_at = time.time() + self._retention_s
+        fields = {"failure", "results", "progress", "expires_at"}
+        self._enter(connection, job, state, **job.model_dump(mode="json", include=fields))
         started = sa.select(JOBS.c.started_at).where(JOBS.c.id == job.id)
         started_at = connection.execute(started).scalar()
         seconds = None if started_at is None else max(0.0, time.time() - started_at)

@@ -19,6 +19,7 @@ from service.results import JobFiles
 from service.settings import Settings
 from service.storage import Storage
 from service.store import JobStore
+from service.sweeper import Sweeper
 from service.workers import BEAT_S, Workers
 
 _STOP_S = 10.0
@@ -41,10 +42,12 @@ class Worker:
         self._database = Database(settings.database)
         self._workers = Workers(self._database)
         self._engine = engine.Engine(self._database, self._name, self._slots)
+        store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
+        self._sweeper = Sweeper(settings, store, storage, files, engine.JobQueue(self._database))
         self._attempts = Attempts(
-            JobStore(self._database),
+            store,
             storage,
-            JobFiles(storage),
+            files,
             Children(settings, settings.warm_children),
             settings.max_job_attempts,
         )
@@ -58,6 +61,7 @@ class Worker:
         engine.migrate(self._database)
         self._workers.beat(self._name, self._slots)
         self._engine.start(self._attempts.run)
+        threading.Thread(target=self._sweeper.run, args=(self._stop,), daemon=True).start()
         log.info("worker %s takes %d jobs at a time", self._name, self._slots)
         while not self._stop.wait(BEAT_S):
             self._look_around()

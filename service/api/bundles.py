@@ -53,4 +53,6 @@ async def delete_bundle(services: ServicesDep, bundle_id: BundleId) -> None:
 
 async def _view(services: Services, bundle: StoredUpload) -> BundleView:
     facts = await services.catalog.facts(bundle, "contents")
-    return BundleView(**UploadView.fields_of(bundle), arrays=facts["arrays"])
+    return BundleView(
+        **UploadView.fields_of(bundle, services.settings.upload_retention_s), arrays=facts["arrays"]
+    )

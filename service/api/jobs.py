@@ -206,6 +206,8 @@ async def _read_request(services: Services, request: Request) -> NewJob:
     find = services.storage.get_upload
     model = await anyio.to_thread.run_sync(find, Kind.MODEL, asked.model_id)
     bundle = await anyio.to_thread.run_sync(find, Kind.BUNDLE, asked.bundle_id)
+    for upload in (model, bundle):
+        await anyio.to_thread.run_sync(services.storage.touch, upload)
     return NewJob(
         model_id=model.id,
         bundle_id=bundle.id,

@@ -76,4 +76,6 @@ async def delete_upload(services: Services, upload: StoredUpload) -> None:
 
 async def _view(services: Services, model: StoredUpload) -> ModelView:
     facts = await services.catalog.facts(model, "inspect")
-    return ModelView(**UploadView.fields_of(model), model=facts)
+    return ModelView(
+        **UploadView.fields_of(model, services.settings.upload_retention_s), model=facts
+    )

@@ -165,7 +165,9 @@ def _check_given_once(form: Form, kind: Kind) -> None:
 async def _stored(services: Services, form: Form, kind: Kind) -> StoredUpload:
     received = form.files.get(str(kind))
     if received is None:
-        return services.storage.get_upload(kind, form.texts[f"{kind}_id"].strip())
+        upload = services.storage.get_upload(kind, form.texts[f"{kind}_id"].strip())
+        await anyio.to_thread.run_sync(services.storage.touch, upload)
+        return upload
     return await anyio.to_thread.run_sync(services.catalog.store, kind, received)
 
 

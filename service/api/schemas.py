@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.problems import ProblemDocument
 from service.records import Job, JobState
-from service.storage import StoredUpload
+from service.storage import StoredUpload, as_text
 
 
 class _Body(BaseModel):
@@ -116,6 +116,8 @@ class JobView(_Body):
     """Null until the first report."""
     problem: ProblemDocument | None
     """Why it failed or was cancelled."""
+    expires_at: str | None
+    """When its results are removed, ISO 8601 in UTC; null before its end, or for never."""
     links: dict[str, str]
     """Paths: `self`, `events`, and when it has succeeded `model`, `report`, `scores`."""
 
@@ -140,6 +142,7 @@ class JobView(_Body):
             problem=None
             if problem is None
             else ProblemDocument.model_validate(problem.document(job.instance)),
+            expires_at=None if job.expires_at is None else as_text(job.expires_at),
             links={
                 "self": job.instance,
                 "events": f"{job.instance}/events",
@@ -168,12 +171,14 @@ class UploadView(_Body):
     """File name at the first upload."""
     created_at: str
     """When it was stored, ISO 8601 in UTC."""
+    expires_at: str | None
+    """When it is removed if no job uses it until then; null for never."""
     links: dict[str, str]
     """Paths: `self`, and for models `channels`."""
 
     @classmethod
-    def fields_of(cls, upload: StoredUpload) -> dict[str, Any]:
-        """The fields of this class for an upload."""
+    def fields_of(cls, upload: StoredUpload, retention_s: float) -> dict[str, Any]:
+        """The fields of this class for an upload that is kept so long after its last use."""
         path = f"/v1/{upload.kind}s/{upload.id}"
         links = {"self": path}
         if upload.kind == "model":
@@ -183,6 +188,7 @@ class UploadView(_Body):
             "size_bytes": upload.size_bytes,
             "filename": upload.filename,
             "created_at": upload.created_at,
+            "expires_at": as_text(upload.used_at + retention_s) if retention_s else None,
             "links": links,
         }
 

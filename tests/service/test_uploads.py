@@ -31,7 +31,10 @@ def test_an_upload_is_named_by_its_content(server: Server, kind: str) -> None:
     assert view["filename"] == "net.bin"
     again = server.client.post(f"/v1/{kind}s", content=content)
     assert again.status_code == 200
-    assert again.json() == view == server.client.get(f"/v1/{kind}s/{sha256}").json()
+    assert again.json() == server.client.get(f"/v1/{kind}s/{sha256}").json()
+    # Sending it again was a use of it.
+    assert again.json().pop("expires_at") > view.pop("expires_at")
+    assert {name: again.json()[name] for name in view} == view
     stored = server.data_dir / f"{kind}s" / sha256 / "file"
     assert stored.read_bytes() == content
     assert server.client.delete(f"/v1/{kind}s/{sha256}").status_code == 204

@@ -34,34 +34,61 @@ needs_postgres = pytest.mark.skipif(
 )
 
 
+class Postgres:
+    """A server that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        self._port = _free_port()
+        is_root = os.geteuid() == 0
+        self._user = _USER if is_root else getpass.getuser()
+        if is_root:
+            shutil.chown(folder, _USER)
+        _run("initdb", "-D", self._data, "-A", "trust", "-U", self._user, "--no-sync")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self._user}@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        options = (
+            f"-p {self._port} -c listen_addresses=127.0.0.1 "
+            f"-c unix_socket_directories={self._folder}"
+        )
+        log = self._folder / "log"
+        _run("pg_ctl", "-D", self._data, "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        _run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+
+
 @contextmanager
-def running_postgres() -> Iterator[str]:
-    """URL of an empty database; the server and all its files are gone afterwards."""
-    assert PROGRAMS is not None
+def running_postgres_server() -> Iterator[Postgres]:
+    """An empty server; it and all its files are gone afterwards."""
     # Not below pytest's folder: that is root's alone, and PostgreSQL does not run as root.
     folder = Path(tempfile.mkdtemp(prefix="pruner-postgres-"))
     try:
-        is_root = os.geteuid() == 0
-        user = _USER if is_root else getpass.getuser()
-        if is_root:
-            shutil.chown(folder, _USER)
-        data = folder / "data"
-        _run(is_root, "initdb", "-D", data, "-A", "trust", "-U", user, "--no-sync")
-        port = _free_port()
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        start = ("pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
-        _run(is_root, *start)
+        server = Postgres(folder)
+        server.start()
         try:
-            yield f"postgresql://{user}@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            _run(is_root, "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(is_root: bool, program: str, *arguments: str | Path) -> None:
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """URL of an empty database."""
+    with running_postgres_server() as server:
+        yield server.url
+
+
+def _run(program: str, *arguments: str | Path) -> None:
     assert PROGRAMS is not None
-    prefix = ["runuser", "-u", _USER, "--"] if is_root else []
+    prefix = ["runuser", "-u", _USER, "--"] if os.geteuid() == 0 else []
     # pg_ctl's server inherits what it is given: with a pipe, waiting for its end would hang.
     subprocess.run(
         [*prefix, str(PROGRAMS / program), *map(str, arguments)],

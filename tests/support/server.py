@@ -56,11 +56,8 @@ class Server:
 
     def children(self) -> list[psutil.Process]:
         """Processes that do native work, and what they started."""
-        found = []
-        for role in psutil.Process(self.process.pid).children():
-            with suppress(psutil.Error):
-                found += [p for p in role.children(recursive=True) if not _is_spare(p)]
-        return found
+        roles = psutil.Process(self.process.pid).children()
+        return [process for role in roles for process in native_work(role)]
 
     def spare(self) -> psutil.Process:
         """A child that waits for the next job."""
@@ -176,6 +173,14 @@ def _started(
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
+
+
+def native_work(role: psutil.Process) -> list[psutil.Process]:
+    """Processes that do native work for an API or a worker, and what they started."""
+    try:
+        return [p for p in role.children(recursive=True) if not _is_spare(p)]
+    except psutil.Error:
+        return []
 
 
 def _is_spare(process: psutil.Process) -> bool:
