@@ -97,7 +97,8 @@ class Chaos:
                 return _json(client.get(path, headers={"Prefer": "wait=5"}))
 
             job = _insist(put)
-            end = time.monotonic() + _PATIENCE_S
+            # While processes are killed all the time, jobs may hardly get on; later they do.
+            end = time.monotonic() + self.seconds + _PATIENCE_S
             while job["state"] in ("queued", "running") and time.monotonic() < end:
                 job = _insist(look)
             assert job["state"] == "succeeded", job
