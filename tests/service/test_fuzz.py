@@ -19,7 +19,7 @@ MODEL = model_of(
     "p = GlobalAveragePool(b)\ny = Flatten(p)",
     "float[8,3,3,3] w1, float[5,8,1,1] w2",
 )
-OPTIONS = '{"target": {"filters": 2}, "validation_fraction": 0}'
+OPTIONS = '{"target": {"filters": 2}, "validation_fraction": 0, "recovery": "none"}'
 PROFILE = settings(
     max_examples=20,
     derandomize=True,
