@@ -107,19 +107,23 @@ def digits() -> Task:
     return Task("digits", model, "image", True, images, labels, test_images, test_labels)
 
 
-def cifar10(model: Path, data: Path) -> Task:
+def cifar10(
+    model: Path, data: Path, calibration: int = CIFAR10_CALIBRATION, test: int = CIFAR10_TEST
+) -> Task:
     """A network trained on CIFAR-10, given as files.
 
     Args:
         model: ONNX file with one input [N, 3, 32, 32] and logits [N, 10].
         data: `.npz` of `calibration_images`, `test_images` (uint8 [N, 3, 32, 32]) and
             `calibration_labels`, `test_labels`.
+        calibration: Calibration samples drawn of the file's.
+        test: Test samples used of the file's.
     """
     content = model.read_bytes()
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     with np.load(data) as arrays:
         chosen = np.random.default_rng(0).permutation(len(arrays["calibration_labels"]))
-        chosen = chosen[:CIFAR10_CALIBRATION]
+        chosen = chosen[:calibration]
         return Task(
             name=model.stem,
             model=content,
@@ -127,8 +131,8 @@ def cifar10(model: Path, data: Path) -> Task:
             is_softmaxed=False,
             images=_normalised(arrays["calibration_images"][chosen]),
             labels=arrays["calibration_labels"][chosen].astype(np.int64),
-            test_images=_normalised(arrays["test_images"][:CIFAR10_TEST]),
-            test_labels=arrays["test_labels"][:CIFAR10_TEST].astype(np.int64),
+            test_images=_normalised(arrays["test_images"][:test]),
+            test_labels=arrays["test_labels"][:test].astype(np.int64),
         )
 
 

@@ -1,0 +1,1 @@
+"""Accuracy without training, across networks and sizes."""

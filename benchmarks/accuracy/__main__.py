@@ -1,0 +1,108 @@
+"""Accuracy after pruning without training, at five sizes of six trained networks.
+
+    python -m benchmarks.accuracy [--networks NAME ...] [--parts methods defaults]
+
+It takes an hour or more on two cores, so `python -m benchmarks` leaves it out. What was measured
+is kept in `build/accuracy`, so that a rerun goes on where it stopped; `--no-runs` prints what is
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.accuracy import networks, ours
+from benchmarks.accuracy.results import FOLDER, Measured, Results
+from benchmarks.tables import markdown_table
+from benchmarks.tasks import Task
+
+TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5)
+DEFAULTS_TARGETS = (0.7, 0.5)
+ALLOWED_LOSS = {0.7: 0.01, 0.5: 0.03}
+"""What `reconstruct` may lose against the original: the goal."""
+PARTS = ("methods", "defaults")
+NOT_MEASURED = "–"
+
+Rows = dict[str, list[Measured | None]]
+
+
+def method_rows(task: Task, results: Results) -> Rows:
+    """This product's, at every target."""
+    return {name: [ours.row(task, name, t, results) for t in TARGETS] for name in ours.METHODS}
+
+
+def default_rows(task: Task, results: Results) -> Rows:
+    """What defaults are chosen from, with `reconstruct`."""
+    return {
+        name: [ours.measured(task, options, t, results) for t in DEFAULTS_TARGETS]
+        for name, options in ours.default_rows().items()
+    }
+
+
+def table(rows: Rows, targets: tuple[float, ...], first: str) -> str:
+    """Accuracies in percent, a column a target."""
+    cells = [
+        [
+            name,
+            *(NOT_MEASURED if m is None else m.cell(t) for m, t in zip(row, targets, strict=True)),
+        ]
+        for name, row in rows.items()
+    ]
+    return markdown_table([first, *(f"MACs {t}" for t in targets)], cells)
+
+
+def findings(original: float, rows: Rows) -> list[str]:
+    """Where the goals for `reconstruct` hold and where not."""
+    lines = []
+    for target, result in zip(TARGETS, rows[ours.RECONSTRUCT], strict=True):
+        if result is None or result.accuracy is None or target not in ALLOWED_LOSS:
+            continue
+        lost = original - result.accuracy
+        verdict = "holds" if lost <= ALLOWED_LOSS[target] + 1e-9 else "does not hold"
+        allowed = 100 * ALLOWED_LOSS[target]
+        lines.append(f"At {target}: {100 * lost:.1f} points lost; at most {allowed:.0f} {verdict}.")
+    return lines
+
+
+def print_network(task: Task, parts: list[str], results: Results) -> None:
+    """The tables of one network."""
+    original = task.accuracy(task.model)
+    print(f"## {task.name}\n\nOriginal: {100 * original:.1f} % of {len(task.test_labels)}.\n")
+    rows = method_rows(task, results) if "methods" in parts else {}
+    if rows:
+        print(table(rows, TARGETS, "method"), end="\n\n", flush=True)
+        print("\n".join(f"* {line}" for line in findings(original, rows)), end="\n\n")
+    if "defaults" in parts:
+        header = "normalization, rank_by, steps"
+        print(table(default_rows(task, results), DEFAULTS_TARGETS, header), end="\n\n", flush=True)
+
+
+def main() -> None:
+    """Print the tables of every network."""
+    parser = argparse.ArgumentParser(prog="benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=networks.NAMES, default=networks.NAMES)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--shared", type=Path, default=networks.SHARED, help="folder of the data")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder to keep results in")
+    parser.add_argument("--no-runs", action="store_true", help="print only what was measured")
+    arguments = parser.parse_args()
+    results = Results(arguments.results, measures=not arguments.no_runs)
+    is_complete = True
+    for name in arguments.networks:
+        try:
+            task = networks.network(name, arguments.shared)
+        except FileNotFoundError as error:
+            print(f"## {name}\n\nNot measured: {error}\n", flush=True)
+            is_complete = False
+            continue
+        print_network(task, list(arguments.parts), results)
+    if not is_complete:
+        sys.exit(
+            "Some networks were not measured: see above; --shared names the folder of the data."
+        )
+
+
+if __name__ == "__main__":
+    main()
