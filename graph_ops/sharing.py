@@ -42,7 +42,7 @@ def unshare(model: ir.Model) -> list[SharedUse]:
     uses: list[SharedUse] = []
     names = set(graph.initializers) | {o.name for n in graph for o in n.outputs}
     for value in [*graph.initializers.values(), *(o for n in graph for o in n.outputs)]:
-        root = _root_of(value)
+        root = stored_root(value)
         if root is None or len(_plain_uses(value)) + (root is not value) < 2:
             continue
         dims = constant_dims(root)
@@ -72,7 +72,7 @@ def reshare(model: ir.Model, uses: list[SharedUse]) -> None:
     for use in uses:
         copy = by_name[use.copy]
         original = by_name.get(use.original)
-        root = None if original is None else _root_of(original)
+        root = None if original is None else stored_root(original)
         ours = constant_array(copy)
         theirs = None if root is None else constant_array(root)
         if original is None or ours is None or theirs is None:
@@ -86,7 +86,7 @@ def reshare(model: ir.Model, uses: list[SharedUse]) -> None:
             graph.inputs.remove(copy)
 
 
-def _root_of(value: ir.Value) -> ir.Value | None:
+def stored_root(value: ir.Value) -> ir.Value | None:
     """The stored tensor behind a value: itself, or what a chain of Identity nodes passes on."""
     while True:
         if is_root_constant(value):

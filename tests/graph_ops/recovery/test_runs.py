@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from graph_ops.equivalence import check_same_structure
+from graph_ops.errors import ProofError
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.pruning import Progress, PruneResult, prune
 from tests.support import digits
 from tests.support.cutting import model_of
-from tests.support.models import light_input, light_network
+from tests.support.models import light_input, light_network, text_model
 from tests.support.recovering import random_inputs
 
 HALF: dict[str, Any] = {"target": {"max_macs_ratio": 0.5}, "max_samples": 400}
@@ -229,3 +232,23 @@ def test_a_model_without_a_metric_is_recovered_by_its_outputs(
     report = prune(*without_biases, options).report
     assert report["recovery"]["metric"]["after"] is None
     assert report["recovery"]["method"] == "reconstruct"
+
+
+SHARED = """<ir_version: 8, opset_import: ["": 17]>
+spec (float[N, 2] x) => (float[N, 2] y)
+<float[2] b = {1.0, 2.0}, float[2] own = {3.0, 4.0}>
+{ same = Identity(b) h = Add(x, b) r = Relu(h) y = Add(r, OPERAND) }"""
+
+
+def as_ir(operand: str) -> ir.Model:
+    return ir.from_proto(onnx.load_from_string(text_model(SHARED.replace("OPERAND", operand))))
+
+
+def test_a_tensor_that_an_exporter_stored_once_may_part_from_its_equal() -> None:
+    """Equal tensors are stored once and read through an Identity, until one of them is refitted."""
+    check_same_structure(as_ir("same"), as_ir("own"))
+
+
+def test_a_node_that_reads_another_computed_value_is_not_the_same() -> None:
+    with pytest.raises(ProofError, match="more than weights"):
+        check_same_structure(as_ir("same"), as_ir("h"))
