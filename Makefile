@@ -21,7 +21,7 @@ PORT ?= 8000
 DATA_DIR ?= data
 URL ?= http://127.0.0.1:$(PORT)
 
-# Arguments for pytest: `make test ARGS="-x tests/service"`.
+# Arguments for pytest or the accuracy benchmark: `make test ARGS="-x tests/service"`.
 ARGS ?=
 
 BUILDAH ?= buildah
@@ -30,7 +30,7 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow test-gpu serve lint format bench smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +81,12 @@ format: setup ## Rewrite the code in the project's style
 
 bench: setup ## Run every benchmark in benchmarks/
 	@$(BIN)/python -m benchmarks
+
+peers: ## Create the environments of the pruners that bench-accuracy compares with, in .venv-peers/
+	@PYTHON='$(PYTHON)' benchmarks/peers/setup.sh
+
+bench-accuracy: setup ## Accuracy beside other pruners: an hour, needs ../shared/data (ARGS: --networks ...)
+	@$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT)
 	@scripts/smoke.sh '$(URL)'

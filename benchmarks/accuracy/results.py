@@ -36,6 +36,10 @@ class Measured:
         is_on_target = abs(self.macs_ratio - target) <= MACS_TOLERANCE * target
         return text if is_on_target else f"{text} (at {self.macs_ratio:.2f})"
 
+    def reaches(self, target: float) -> bool:
+        """Whether no more MACs are left than asked for, within the tolerance."""
+        return self.macs_ratio is not None and self.macs_ratio <= target * (1 + MACS_TOLERANCE)
+
 
 def digest(parts: Iterable[bytes | str]) -> str:
     """A name for what a measurement depends on."""
