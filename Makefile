@@ -16,12 +16,16 @@ TRAINING_VENV := .venv-training
 TRAINING_STAMP := $(TRAINING_VENV)/.installed
 TRAINING_REQUIREMENTS := graph_ops/engines/ort_training/requirements/cpu.txt
 
+# PyTorch, torchvision and timm, for `make zoo` alone.
+ZOO_VENV := .venv-zoo
+ZOO_STAMP := $(ZOO_VENV)/.installed
+
 HOST ?= 127.0.0.1
 PORT ?= 8000
 DATA_DIR ?= data
 URL ?= http://127.0.0.1:$(PORT)
 
-# Arguments for pytest or the accuracy benchmark: `make test ARGS="-x tests/service"`.
+# Arguments for pytest, the accuracy benchmark or the zoo: `make test ARGS="-x tests/service"`.
 ARGS ?=
 
 BUILDAH ?= buildah
@@ -30,7 +34,7 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy zoo smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +91,14 @@ peers: ## Create the environments of the pruners that bench-accuracy compares wi
 
 bench-accuracy: setup ## Accuracy beside other pruners: an hour, needs ../shared/data (ARGS: --networks ...)
 	@$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+$(ZOO_STAMP): benchmarks/zoo/requirements.txt
+	@test -x $(ZOO_VENV)/bin/python || "$(PYTHON)" -m venv $(ZOO_VENV)
+	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/zoo/requirements.txt
+	@touch $@
+
+zoo: setup $(ZOO_STAMP) ## Export networks of torchvision and timm and prune each, hours (ARGS: 'timm.resnet*' ...)
+	@$(BIN)/python -m benchmarks.zoo $(ARGS)
 
 smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT)
 	@scripts/smoke.sh '$(URL)'

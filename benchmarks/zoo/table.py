@@ -1,0 +1,94 @@
+"""docs/zoo.md, from what was measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import markdown_table
+from benchmarks.zoo.networks import NETWORKS, VARIANTS, Network
+from benchmarks.zoo.results import Results
+
+INTRODUCTION = Path(__file__).with_name("introduction.md")
+MEGA = 1e6
+LONGEST_ERROR = 200
+HEADER = (
+    "network",
+    "side",
+    "variant",
+    "convolutions",
+    "prunable",
+    "MACs",
+    "parameters",
+    "proof",
+    "s",
+    "left alone",
+)
+
+
+def page(results: Results) -> str:
+    """The page: a summary, then a table for each library."""
+    cases = [
+        (network, variant, facts)
+        for network in NETWORKS
+        for variant in VARIANTS
+        if (facts := results.get(network.id, variant)) is not None
+    ]
+    parts = [INTRODUCTION.read_text(), summary(facts for _, _, facts in cases)]
+    for library in dict.fromkeys(network.library for network, _, _ in cases):
+        rows = [row(n, v, f) for n, v, f in cases if n.library == library]
+        parts.append(f"\n## {library}\n\n{markdown_table(HEADER, rows)}\n")
+    return "".join(parts)
+
+
+def summary(cases: Iterable[dict[str, Any]]) -> str:
+    """How many cases came to what."""
+    found = list(cases)
+    outcomes = Counter(str(f["outcome"]) for f in found)
+    gaps = [f["engine_gap"] for f in found if "engine_gap" in f]
+    lines = [f"{len(found)} cases: {', '.join(f'{n} {o}' for o, n in outcomes.most_common())}."]
+    proofs = [f["proof"] for f in found if f["outcome"] == "pruned"]
+    if proofs:
+        lines.append(f"Largest proof figure: {max(proofs):.1e}.")
+    if gaps:
+        lines.append(
+            f"{len(gaps)} cases were scored with both engines; the scores differ by at most "
+            f"{max(gaps):.1e} of the largest."
+        )
+    return " ".join(lines) + "\n"
+
+
+def row(network: Network, variant: str, facts: dict[str, Any]) -> list[str]:
+    """One case."""
+    first = [network.name, str(facts.get("side") or ""), variant]
+    outcome = facts["outcome"]
+    if outcome == "pruned":
+        return [
+            *first,
+            str(facts["convolutions"]),
+            f"{facts['prunable']} of {facts['filters']}",
+            _arrow(facts["macs"]),
+            _arrow(facts["parameters"]),
+            f"{facts['proof']:.1e}",
+            str(round(facts["seconds"])),
+            _reasons(facts["frozen"]),
+        ]
+    count = str(facts.get("convolutions", ""))
+    why = _reasons(facts["frozen"]) if "frozen" in facts else _one_line(str(facts.get("error")))
+    return [*first, count, outcome, "", "", "", str(round(facts.get("seconds", 0)) or ""), why]
+
+
+def _arrow(pair: list[int | None]) -> str:
+    if pair[0] is None or pair[1] is None:
+        return ""
+    return f"{pair[0] / MEGA:.1f} → {pair[1] / MEGA:.1f}"
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return "; ".join(f"{count}: {reason}" for reason, count in counts.items())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n")[-1].replace("|", "/").split())[:LONGEST_ERROR]
