@@ -29,7 +29,7 @@ from graph_ops.recovery import RefittedWeights
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
 
-FORMAT = 2
+FORMAT = 3
 _NAME = re.compile(r"round-(\d{4,})\.npz")
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, OSError)
 """What NumPy and its zip reader raise on files that are missing, no `.npz`, or a broken one."""

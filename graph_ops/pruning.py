@@ -29,6 +29,7 @@ from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions, parse_options
 from graph_ops.prefetch import prefetched
+from graph_ops.profiling import operator_times
 from graph_ops.recovery import Recovery
 from graph_ops.report import Cost, RunFacts, build_report
 from graph_ops.result import PruneResult, write_and_read_back
@@ -38,6 +39,8 @@ from graph_ops.targets import goal_of, unreachable
 from graph_ops.version import TOOL, VERSION
 
 PROOF_SAMPLES = 32
+ROUND_LATENCY_S = 0.1
+"""Time that the latency of a round which is not the last may take (three runs are always made)."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,9 @@ class _Run:
                 unrecovered = measure(original, session, _held_out(dataset), *network.judgement)
             batch, feeds = _latency_feeds(dataset)
             before_ms, after_ms = latencies_ms([original, smaller], feeds)
+            operators_before = operator_times(network.source.model, feeds)
+            operators_after = operator_times(returned, feeds)
+        self.rounds[-1] |= {"metric": metric.after, "latency_ms": after_ms}
         nothing = np.zeros_like(network.dropped)
         facts = RunFacts(
             bundle_sha256=bundle_sha256,
@@ -270,6 +276,8 @@ class _Run:
             proof=proof,
             recovery=recovery,
             unrecovered=unrecovered,
+            operators_before=operators_before,
+            operators_after=operators_after,
             prunable_before=prunable_before,
             timing_s=self.timing_s,
         )
@@ -340,6 +348,7 @@ class _Run:
                 stop_reason = "target_reached"
             else:
                 self._recover(network, dataset, number, is_interim=True)
+                self.rounds[-1] |= self._measure_round(network, dataset)
             saved.save(
                 RoundState(
                     number=number,
@@ -378,6 +387,18 @@ class _Run:
                 lambda done, total: self.tell("recover", done, total, f"round {number}"),
                 is_interim=is_interim,
             )
+
+    def _measure_round(
+        self, network: TaylorPrunableNetwork, dataset: Dataset
+    ) -> dict[str, float | None]:
+        """Metric and latency of the network as it goes into the next round."""
+        with self.phase("measure"):
+            original = Session(network.source.model, keep_memory=False)
+            current = Session(network.to_ir(), keep_memory=False)
+            metric = measure(original, current, _held_out(dataset), *network.judgement)
+            _, feeds = _latency_feeds(dataset)
+            (latency_ms,) = latencies_ms([current], feeds, budget_s=ROUND_LATENCY_S)
+        return {"metric": metric.after, "latency_ms": latency_ms}
 
     def _metadata(self, network: TaylorPrunableNetwork) -> dict[str, str]:
         return {

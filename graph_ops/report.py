@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_ops.channels import Convolution
 from graph_ops.equivalence import Proof
 from graph_ops.metric import Metric
+from graph_ops.model.source import CONVOLUTIONS
 from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.outline import outline
+from graph_ops.profiling import OperatorTime
 from graph_ops.recovery import Recovery
 from graph_ops.version import TOOL, VERSION
 
@@ -53,6 +57,8 @@ class RunFacts:
     proof: Proof
     recovery: Recovery | None
     unrecovered: Metric
+    operators_before: list[OperatorTime]
+    operators_after: list[OperatorTime]
     prunable_before: int
     timing_s: dict[str, float]
 
@@ -61,7 +67,8 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
     """The report as JSON-ready dicts and lists."""
     scorer = network.scorer if network.options.criterion.needs_gradients else None
     loss = scorer.loss if scorer is not None else None
-    convolutions = [_convolution(network, i) for i in range(len(network.convolutions))]
+    blocks = _blocks_of_classes(network)
+    convolutions = [_convolution(network, c, blocks) for c in network.convolutions]
     counted = [
         entry for entry, c in zip(convolutions, network.convolutions, strict=True) if c.is_producer
     ]
@@ -111,7 +118,9 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "samples": facts.proof.samples,
         },
         "recovery": _recovery(facts),
+        "operators": _operators(facts.operators_before, facts.operators_after),
         "convolutions": convolutions,
+        "graph": _graph(network),
         "timing_s": {k: round(v, 4) for k, v in facts.timing_s.items()},
     }
 
@@ -141,9 +150,11 @@ def _recovery(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
-def _convolution(network: TaylorPrunableNetwork, index: int) -> dict[str, Any]:
-    convolution = network.convolutions[index]
+def _convolution(
+    network: TaylorPrunableNetwork, convolution: Convolution, blocks: NDArray[np.int64]
+) -> dict[str, Any]:
     kept = network.kept(convolution)
+    own = blocks[network.classes.of_filters(convolution)]
     return {
         "name": convolution.name,
         "op_type": convolution.node.op_type,
@@ -152,8 +163,53 @@ def _convolution(network: TaylorPrunableNetwork, index: int) -> dict[str, Any]:
         "filters_after": int(kept.size),
         "kept": kept.tolist(),
         "scores": _numbers(network.filter_scores(convolution)),
+        "blocks": np.unique(own[own >= 0]).tolist(),
         "frozen": network.reason(convolution),
     }
+
+
+def _blocks_of_classes(network: TaylorPrunableNetwork) -> NDArray[np.int64]:
+    """[classes] number of the block a class belongs to; -1 where it may not go."""
+    blocks = np.full(network.classes.count, -1, dtype=np.int64)
+    for number, block in enumerate(network.selector.blocks):
+        blocks[list(block.classes)] = number
+    return blocks
+
+
+def _graph(network: TaylorPrunableNetwork) -> dict[str, Any]:
+    """The original graph in outline; a convolution names its entry in `convolutions`."""
+    sketch = outline(network.classes.channels.model)
+    positions = {c.name: i for i, c in enumerate(network.convolutions)}
+    nodes = [
+        {
+            "name": node.name,
+            "op_type": node.op_type,
+            "convolution": positions.get(node.name) if node.op_type in CONVOLUTIONS else None,
+        }
+        for node in sketch.nodes
+    ]
+    return {"nodes": nodes, "edges": [list(edge) for edge in sketch.edges]}
+
+
+def _operators(before: list[OperatorTime], after: list[OperatorTime]) -> list[dict[str, Any]]:
+    """Time per type of operator in both models, by what it was before."""
+    sides = {"before": before, "after": after}
+    known = {side: {t.op_type: t for t in times} for side, times in sides.items()}
+    order = dict.fromkeys(t.op_type for times in (before, after) for t in times)
+    absent = OperatorTime("", 0, 0.0)
+    return [
+        {
+            "op_type": op_type,
+            **{
+                side: {
+                    "nodes": known[side].get(op_type, absent).nodes,
+                    "ms": round(known[side].get(op_type, absent).ms, 6),
+                }
+                for side in sides
+            },
+        }
+        for op_type in order
+    ]
 
 
 def _numbers(scores: NDArray[np.float64] | None) -> list[float | None] | None:

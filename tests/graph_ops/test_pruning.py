@@ -121,6 +121,8 @@ def test_rounds_lead_to_the_same_target(schedule: dict[str, int]) -> None:
     assert report["filters"]["before"] - report["filters"]["after"] == 20
     assert [r["round"] for r in report["rounds"]] == [1, 2, 3, 4]
     counts = [r["filters"] for r in report["rounds"]]
+    assert all(0 <= r["metric"] <= 1 and r["latency_ms"] > 0 for r in report["rounds"])
+    assert report["rounds"][-1]["metric"] == report["metric"]["after"]
     assert counts == [55, 50, 45, 40]
 
 
