@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 from service import problems
-from service.api import bundles, docs, job_events, job_results, jobs, meta, models, prune
+from service.api import bundles, docs, job_events, job_results, jobs, meta, models, prune, web
 from service.middleware import RequestMiddleware
 from service.services import Services
 from service.settings import Settings
@@ -69,10 +69,10 @@ def create_app(settings: Settings | None = None, storage: Storage | None = None)
         responses=_PROBLEM_RESPONSE,
     )
     app.state.services = services
-    for module in (prune, jobs, job_results, job_events, models, bundles, meta, docs):
+    for module in (prune, jobs, job_results, job_events, models, bundles, meta, docs, web):
         app.include_router(module.router)
     app.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
-    app.mount("/web", StaticFiles(directory=str(docs.WEB_FOLDER)), name="web")
+    app.mount("/web", web.ASSETS, name="web")
     app.add_middleware(RequestMiddleware, metrics=services.metrics)
     problems.install(app)
     docs.install_openapi(app)

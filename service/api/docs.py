@@ -1,41 +1,31 @@
-"""Pages for people: the start page and Swagger UI, both served from this machine alone."""
+"""Swagger UI at `/docs`, served from this machine alone, and the OpenAPI document it shows."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import HTMLResponse, Response
 
 from service.api.prune import OPTIONS_SCHEMA
 from service.api.schemas import Forecast, JobRequest
+from service.api.web import page
 from service.problems import ProblemDocument
 
 router = APIRouter(include_in_schema=False)
 
-WEB_FOLDER = Path(__file__).resolve().parent.parent / "web"
-
-# Nothing on the pages may come from, or go to, another host.
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-        "frame-ancestors 'none'"
-    )
-}
-
-
-@router.get("/", response_class=Response)
-async def start_page() -> FileResponse:
-    """What this is, and where to go."""
-    return FileResponse(WEB_FOLDER / "index.html", media_type="text/html", headers=_HEADERS)
+# Nothing on the page may come from, or go to, another host; Swagger UI styles its own elements.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'"
+)
 
 
 @router.get("/docs", response_class=Response)
-async def swagger_page() -> FileResponse:
+async def swagger_page() -> HTMLResponse:
     """The OpenAPI document as a page to try things out."""
-    return FileResponse(WEB_FOLDER / "docs.html", media_type="text/html", headers=_HEADERS)
+    return page("docs.html", _CONTENT_SECURITY_POLICY)
 
 
 def install_openapi(app: FastAPI) -> None:

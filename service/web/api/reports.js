@@ -1,0 +1,33 @@
+// Reports of jobs. They never change, so each is asked for once.
+
+import { getJson } from "./client.js";
+import { onKey } from "./key.js";
+
+const AT_ONCE = 4;
+const reports = new Map();
+const waiting = [];
+let underWay = 0;
+
+onKey("change", () => reports.clear());
+
+/** The report of a job that has succeeded. */
+export function reportOf(job) {
+  const known = reports.get(job.id);
+  if (known) return known;
+  const report = inTurn(() => getJson(job.links.report));
+  report.catch(() => reports.delete(job.id));
+  reports.set(job.id, report);
+  return report;
+}
+
+/** Run `work` when fewer than `AT_ONCE` others are under way. */
+async function inTurn(work) {
+  if (underWay >= AT_ONCE) await new Promise((resolve) => waiting.push(resolve));
+  underWay += 1;
+  try {
+    return await work();
+  } finally {
+    underWay -= 1;
+    waiting.shift()?.();
+  }
+}

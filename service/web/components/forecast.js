@@ -1,0 +1,34 @@
+// What the job would come to, found without doing it.
+
+import { count, magnitude, plural } from "../lib/format.js";
+import { html } from "../vendor/preact.js";
+import { CostChange } from "./cost-change.js";
+
+export function Forecast({ forecast, isReady }) {
+  const { value, problem, isLoading } = forecast;
+  if (!isReady) {
+    return html`<p class="muted">Add a bundle to see what this goal would come to.</p>`;
+  }
+  if (!value) {
+    if (problem) return html`<p class="muted">There is no preview: see what is wrong first.</p>`;
+    return html`<p class="muted" role="status">${isLoading ? "Working it out…" : ""}</p>`;
+  }
+  const { before, after } = value;
+  return html`
+    <div class=${isLoading ? "is-stale" : ""}>
+      <${CostChange}
+        caption="What the job would come to"
+        rows=${[
+          { label: "MACs", before: before.macs, after: after.macs, format: magnitude },
+          { label: "Parameters", before: before.parameters, after: after.parameters, format: magnitude },
+          { label: "Filters", before: before.filters, after: after.filters, format: count },
+        ]}
+      />
+      <p class="muted">
+        ${`${plural(value.rounds, "round")}, ${plural(value.samples, "sample")} scored in each, ${count(value.held_out)} held out to measure the result.`}
+        ${" "}What the goal is given in will be close, the rest is an estimate: here filters are ranked by the size of their weights.
+      </p>
+      ${!value.is_reachable && html`<p class="field-problem">The goal is out of reach; this is the nearest.</p>`}
+    </div>
+  `;
+}

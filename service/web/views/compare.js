@@ -1,0 +1,173 @@
+// Results beside each other: metric against cost, and the curve of those that no other beats.
+
+import { Problem } from "../components/problem.js";
+import { ParetoChart } from "../components/pareto-chart.js";
+import { Downloads, Headline } from "../components/result.js";
+import { ResultsTable } from "../components/results-table.js";
+import { count, isGain, metric, words } from "../lib/format.js";
+import { useLoaded } from "../lib/loading.js";
+import { front } from "../lib/pareto.js";
+import { costOf, QUANTITIES } from "../lib/quantities.js";
+import { loadResults } from "../lib/results.js";
+import { changeQuery, link } from "../lib/router.js";
+import { describeTarget } from "../options/goals.js";
+import { html, useMemo, useState } from "../vendor/preact.js";
+
+export const title = "Compare results";
+
+export function CompareView({ query }) {
+  const ids = (query.get("jobs") ?? "").split(",").filter(Boolean);
+  const loaded = useLoaded((signal) => loadResults(ids, signal), [ids.join(",")]);
+  const { value, problem, isLoading } = loaded;
+  if (problem) return html`<${Problem} problem=${problem}><button type="button" onClick=${loaded.reload}>Try again</button><//>`;
+  if (!value) return html`<p class="muted" role="status">${isLoading ? "Reading the reports…" : ""}</p>`;
+  if (value.results.length === 0) return html`<${Nothing} problems=${value.problems} />`;
+  return html`<${Comparison} query=${query} ...${value} />`;
+}
+
+function Nothing({ problems }) {
+  return html`
+    ${problems.map((problem) => html`<${Problem} problem=${problem} />`)}
+    <div class="card empty">
+      <p>No job has a result to compare yet.</p>
+      <p><a class="button primary" href=${link("prune")}>Prune a network</a></p>
+    </div>
+  `;
+}
+
+function Comparison({ query, results, problems }) {
+  const models = groups(results);
+  const model = models.find(({ key }) => key === query.get("model")) ?? models[0];
+  const quantity = QUANTITIES.find(({ name }) => name === query.get("cost")) ?? QUANTITIES[0];
+  const metricName = model.results[0].report.metric?.name ?? "metric";
+  const { points, curve, original } = useMemo(
+    () => plotted(model.results, quantity.name, metricName),
+    [results, model.key, quantity.name],
+  );
+  const [chosenId, setChosenId] = useState(null);
+  const chosen = points.find(({ id }) => id === chosenId) ?? curve.at(-1) ?? points[0] ?? null;
+  const onChoose = (point) => setChosenId(point.id);
+  const place = chosen ? curve.findIndex(({ id }) => id === chosen.id) : -1;
+  const say = (point) => `${words(metricName)} ${metric(metricName, point.y)}, ${quantity.label} ${quantity.format(point.x)}`;
+  const yFormat = (value) => metric(metricName, value);
+  const axes = useMemo(
+    () => ({ x: { label: quantity.unit, format: quantity.format }, y: { label: words(metricName), format: yFormat } }),
+    [quantity.name, metricName],
+  );
+
+  return html`
+    <div class="compare">
+      <div class="bar-of-tools">
+        <${Choice} label="Model" value=${model.key} choices=${models.map(({ key, name }) => [key, name])} onChange=${(key) => changeQuery({ model: key })} />
+        <${Choice} label="Against" value=${quantity.name} choices=${QUANTITIES.map(({ name, label }) => [name, label])} onChange=${(name) => changeQuery({ cost: name })} />
+        ${query.get("jobs") && html`<a href=${link("compare")}>Compare all newest results</a>`}
+      </div>
+      ${problems.map((problem) => html`<${Problem} problem=${problem} />`)}
+      <section class="card" aria-labelledby="chart-title">
+        <header class="card-head"><h2 id="chart-title">${`${words(metricName)} against ${quantity.label}`}</h2></header>
+        ${points.length === 0
+          ? html`<p class="muted">None of these results has both a metric and this cost.</p>`
+          : html`
+            <${ParetoChart}
+              points=${points}
+              curve=${curve}
+              original=${original}
+              chosen=${chosen}
+              xAxis=${axes.x}
+              yAxis=${axes.y}
+              label=${`${count(points.length)} results, ${count(curve.length)} of them on the curve: ${curve.map(say).join("; ")}.`}
+              onChoose=${onChoose}
+            />
+            <label class="along">
+              <span>Along the curve</span>
+              <input
+                type="range"
+                min="0"
+                max=${curve.length - 1}
+                step="1"
+                value=${place < 0 ? curve.length - 1 : place}
+                aria-valuetext=${place < 0 ? null : say(curve[place])}
+                disabled=${curve.length < 2}
+                onInput=${(event) => onChoose(curve[event.target.valueAsNumber])}
+              />
+            </label>
+          `}
+      </section>
+      ${chosen && html`
+        <section class="card" aria-labelledby="chosen-title">
+          <header class="card-head">
+            <h2 id="chosen-title">${chosen.job.filename} <span class="goal-note">${chosen.name}</span></h2>
+          </header>
+          <${Headline} report=${chosen.report} />
+          <${Downloads} job=${chosen.job} />
+          <p><a href=${link("jobs", { id: chosen.job.id })}>Open the job</a></p>
+        </section>
+      `}
+      <section class="card" aria-labelledby="results-title">
+        <header class="card-head"><h2 id="results-title">All results</h2></header>
+        <${ResultsTable} points=${points} curve=${curve} chosen=${chosen} metricName=${metricName} onChoose=${onChoose} />
+      </section>
+    </div>
+  `;
+}
+
+function Choice({ label, value, choices, onChange }) {
+  if (choices.length < 2) return null;
+  return html`<label>
+    ${label}
+    <select onChange=${(event) => onChange(event.target.value)}>
+      ${choices.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === value}>${text}</option>`)}
+    </select>
+  </label>`;
+}
+
+/** Results of one model that were measured alike; only those can be compared. */
+function groups(results) {
+  const found = new Map();
+  for (const result of results) {
+    const { job, report } = result;
+    const metricName = report.metric?.name ?? "no metric";
+    const key = `${job.model_id.slice(0, 12)}-${metricName}`;
+    if (!found.has(key)) found.set(key, { key, name: `${job.filename}, ${metricName}`, results: [] });
+    found.get(key).results.push(result);
+  }
+  return [...found.values()];
+}
+
+function plotted(results, costName, metricName) {
+  const names = namesOf(results.map(({ job }) => job));
+  const points = results
+    .map(({ job, report }, index) => ({
+      id: job.id,
+      name: names[index],
+      job,
+      report,
+      x: costOf(report, "after", costName),
+      y: report.metric?.after ?? null,
+    }))
+    .filter(({ x, y }) => x !== null && y !== null);
+  const [first] = points;
+  const original = first && {
+    x: costOf(first.report, "before", costName),
+    y: first.report.metric.before,
+  };
+  return {
+    points: points.sort((a, b) => a.x - b.x),
+    curve: front(points, isGain(metricName)),
+    original: original?.x != null && original.y != null ? original : null,
+  };
+}
+
+/** The goal of each job, and those of its options that the others have not. */
+function namesOf(jobs) {
+  const { target: _, ...options } = jobs[0].options;
+  const differing = Object.keys(options).filter(
+    (name) => new Set(jobs.map((job) => JSON.stringify(job.options[name]))).size > 1,
+  );
+  return jobs.map((job) =>
+    [
+      describeTarget(job.options.target),
+      ...differing.map((name) => `${words(name).toLowerCase()} ${[job.options[name] ?? "not given"].flat().join(" ")}`),
+    ].join(", "),
+  );
+}
