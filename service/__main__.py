@@ -1,17 +1,22 @@
-"""`python -m service`: run the server, or one of its roles, with settings from the environment."""
+"""`python -m service`: run the server, or one of its roles, with settings from the environment.
+
+With arguments it is the command line of `service.commands`.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from pydantic import ValidationError
 
+from service import logs
+from service.addresses import is_loopback
 from service.protocol import LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE, PARENT_PID_VARIABLE
 from service.settings import Settings
 from service.storage import DataDirInUseError, Storage
@@ -19,11 +24,21 @@ from service.supervisor import WRONG_SETTING, Supervisor
 
 _PR_SET_PDEATHSIG = 1
 
+_REFUSAL = """\
+HOST is {host}, which others can reach, and there are no API keys. Either
+  * make one first, with the same DATA_DIR and DATABASE_URL: python -m service keys create NAME
+  * or bind to this machine alone: HOST=127.0.0.1
+  * or, where something else keeps strangers away: ALLOW_UNAUTHENTICATED=true"""
+
 log = logging.getLogger("service")
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exits with status 2 when a setting is wrong."""
+    if len(sys.argv) > 1:
+        from service.commands import app
+
+        app(prog_name=f"{Path(sys.executable).name} -m service")
     try:
         settings = Settings()
     except ValidationError as error:
@@ -31,10 +46,10 @@ def main() -> None:
             name = "_".join(str(part) for part in problem["loc"]).upper()
             print(f"Setting {name}: {problem['msg']}.", file=sys.stderr)
         sys.exit(WRONG_SETTING)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     _die_with_supervisor()
+    if settings.role != "worker" and LISTEN_FD_VARIABLE not in os.environ:
+        _check_exposure(settings)
     try:
         if settings.role == "all":
             _supervise(settings)
@@ -50,8 +65,6 @@ def main() -> None:
 def _supervise(settings: Settings) -> None:
     if settings.database.startswith("sqlite:"):
         log.info("jobs are kept in %s", settings.database.removeprefix("sqlite:///"))
-    if not _is_loopback(settings.host):
-        log.warning("listening on %s: anyone who can reach it can use it", settings.host)
     try:
         supervisor = Supervisor(settings)
     except OSError as error:
@@ -72,13 +85,12 @@ def _serve(settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        log_level=settings.log_level,
+        log_config=None,
+        access_log=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
         server_header=False,
     )
     lent = os.environ.get(LISTEN_FD_VARIABLE)
-    if lent is None and not _is_loopback(settings.host):
-        log.warning("listening on %s: anyone who can reach it can use it", settings.host)
     sockets = None if lent is None else [socket.socket(fileno=int(lent))]
     ApiServer(config, app).run(sockets)
 
@@ -109,11 +121,31 @@ def _die_with_supervisor() -> None:
         os._exit(1)  # it died before its death could be noticed
 
 
-def _is_loopback(host: str) -> bool:
+def _check_exposure(settings: Settings) -> None:
+    """End here when strangers could use the server, unless they are allowed to."""
+    import sqlalchemy as sa
+
+    from service.database import Database
+    from service.keys import KeyStore
+
+    database = Database(settings.database)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        database.create()
+        has_keys = KeyStore(database).any()
+    except sa.exc.OperationalError as error:
+        print(f"The database does not answer: {error.orig}.", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        database.close()
+    if has_keys:
+        log.info("an API key is needed")
+    elif is_loopback(settings.host):
+        log.warning("there are no API keys: everyone on this machine can use the server")
+    elif settings.allow_unauthenticated:
+        log.warning("there are no API keys: everyone who reaches %s can use it", settings.host)
+    else:
+        print(_REFUSAL.format(host=settings.host), file=sys.stderr)
+        sys.exit(WRONG_SETTING)
 
 
 if __name__ == "__main__":

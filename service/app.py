@@ -8,12 +8,24 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 from service import problems
-from service.api import bundles, docs, job_events, job_results, jobs, meta, models, prune, web
+from service.access import authorize
+from service.api import (
+    bundles,
+    docs,
+    job_events,
+    job_results,
+    jobs,
+    meta,
+    models,
+    prune,
+    web,
+    webhooks,
+)
 from service.middleware import RequestMiddleware
 from service.services import Services
 from service.settings import Settings
@@ -67,9 +79,11 @@ def create_app(settings: Settings | None = None, storage: Storage | None = None)
         docs_url=None,
         redoc_url=None,
         responses=_PROBLEM_RESPONSE,
+        dependencies=[Depends(authorize)],
     )
     app.state.services = services
-    for module in (prune, jobs, job_results, job_events, models, bundles, meta, docs, web):
+    routes = (prune, jobs, job_results, job_events, models, bundles, webhooks, meta, docs, web)
+    for module in routes:
         app.include_router(module.router)
     app.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
     app.mount("/web", web.ASSETS, name="web")

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from service.children import Children
 from service.files import remove
+from service.logs import JOB_ID
 from service.problems import Problem
 from service.protocol import ProgressReport
 from service.records import Failure, Job, JobProgress, JobState, cancellation
@@ -68,6 +69,7 @@ class Attempts:
         the job's next worker goes on.
         """
         self.loop = asyncio.get_running_loop()
+        JOB_ID.set(job_id)
         while not self._is_stopping:
             try:
                 if await self._try(job_id, workflow_id):

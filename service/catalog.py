@@ -10,8 +10,10 @@ from typing import Any
 
 import anyio.to_thread
 
+from service.access import Caller
 from service.children import Children
 from service.files import read_json, remove, write_json
+from service.holdings import Holdings
 from service.problems import Problem
 from service.runner import ChildFailure
 from service.sinks import ReceivedFile
@@ -34,34 +36,39 @@ _CHECK_OF_KIND = {Kind.MODEL: "inspect", Kind.BUNDLE: "contents"}
 class Catalog:
     """Facts about uploads. Used on one event loop."""
 
-    def __init__(self, storage: Storage, children: Children, places: int, max_queued: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        holdings: Holdings,
+        children: Children,
+        places: int,
+        max_queued: int,
+    ) -> None:
         self._storage = storage
+        self._holdings = holdings
         self._children = children
         self._places = asyncio.Semaphore(places)
         self._max_queued = max_queued
         self._waiting = 0
         self._searches: dict[Path, asyncio.Task[Any]] = {}
 
-    async def add(self, kind: Kind, received: ReceivedFile) -> tuple[StoredUpload, bool]:
-        """Check an upload in a child and store it; whether it is new.
+    async def add(
+        self, caller: Caller, kind: Kind, received: ReceivedFile
+    ) -> tuple[StoredUpload, bool]:
+        """Check an upload in a child and store it; whether it is new to the caller.
 
         Raises:
             Problem: it is refused, and not stored.
         """
+        action = _CHECK_OF_KIND[kind]
         existing = self._storage.find_upload(kind, received.sha256)
         if existing is not None:
-            await self.facts(existing, _CHECK_OF_KIND[kind])
-            await anyio.to_thread.run_sync(self._storage.touch, existing)
-            return self._storage.get_upload(kind, existing.id), False
-        action = _CHECK_OF_KIND[kind]
+            await self.facts(existing, action)
+            return await anyio.to_thread.run_sync(self._holdings.add, caller, kind, received)
         found = await self._search(action, {str(kind): received.path})
-        upload = await anyio.to_thread.run_sync(self.store, kind, received)
+        upload, is_new = await anyio.to_thread.run_sync(self._holdings.add, caller, kind, received)
         await anyio.to_thread.run_sync(write_json, _cache(upload, action), found)
-        return upload, True
-
-    def store(self, kind: Kind, received: ReceivedFile) -> StoredUpload:
-        """Store an upload unchecked: the job that uses it will check it."""
-        return self._storage.add_upload(kind, received.path, received.sha256, received.filename)
+        return upload, is_new
 
     async def facts(self, upload: StoredUpload, action: str) -> Any:
         """What `action` finds about a stored upload; from the cache where it is there.

@@ -51,6 +51,10 @@ JOBS = sa.Table(
     sa.Column("started_at", sa.Float),
     sa.Column("expires_at", sa.Float, index=True),
     sa.Column("last_event", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False, server_default="", index=True),
+    # Its turn among the waiting: see `service.fairness`.
+    sa.Column("webhook_url", sa.Text),
+    sa.Column("turn", sa.Integer, nullable=False, server_default="1"),
     sa.Index("jobs_by_age", "created_us", "id"),
 )
 
@@ -78,6 +82,42 @@ KEYS = sa.Table(
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("job_id", sa.Text, nullable=False, index=True),
+)
+
+API_KEYS = sa.Table(
+    "api_keys",
+    TABLES,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("max_requests_per_minute", sa.Integer),
+    sa.Column("max_jobs", sa.Integer),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("revoked_at", sa.Text),
+)
+
+HOLDERS = sa.Table(
+    "upload_holders",
+    TABLES,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("upload_id", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+)
+
+WEBHOOKS = sa.Table(
+    "webhook_messages",
+    TABLES,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", sa.Float, nullable=False, index=True),
 )
 
 BEATS = sa.Table(
@@ -115,7 +155,9 @@ class Database:
         driver_url = sa.make_url(url)
         if not self.is_sqlite:
             driver_url = driver_url.set(drivername="postgresql+psycopg")
-        self.engine = sa.create_engine(driver_url, pool_size=8, max_overflow=8, **arguments)
+        self.engine = sa.create_engine(
+            driver_url, pool_size=8, max_overflow=8, hide_parameters=True, **arguments
+        )
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
 
@@ -144,6 +186,7 @@ class Database:
                 # Processes that start together take turns.
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7166530)"))
             TABLES.create_all(connection)
+            _add_missing_columns(connection)
 
     def close(self) -> None:
         """Close all connections."""
@@ -168,12 +211,41 @@ class Database:
         statement = (sqlite.insert if self.is_sqlite else postgresql.insert)(table).values(**row)
         return statement.on_conflict_do_update(index_elements=table.primary_key, set_=changes)
 
+    def lock(self, connection: sa.Connection, name: str) -> None:
+        """Exclude, to the end of a transaction, others that lock this name.
+
+        SQLite has one writer at a time anyway.
+        """
+        if not self.is_sqlite:
+            statement = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+            connection.execute(statement, {"name": name})
+
     def clock(self, connection: sa.Connection) -> float:
         """Seconds since the epoch, by the one clock that all processes share."""
         if self.is_sqlite:
             return time.time()
         found = connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())"))
         return float(found.scalar_one())
+
+
+def _add_missing_columns(connection: sa.Connection) -> None:
+    """Bring tables of an earlier version up to date: later columns have a default or none at all.
+
+    `create_all` leaves tables that are there as they are.
+    """
+    found = sa.inspect(connection)
+    preparer = connection.dialect.identifier_preparer
+    for table in TABLES.sorted_tables:
+        known = {column["name"] for column in found.get_columns(table.name)}
+        for column in table.columns:
+            if column.name in known:
+                continue
+            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            name = preparer.format_table(table)
+            connection.execute(sa.text(f"ALTER TABLE {name} ADD COLUMN {definition}"))
+            for index in table.indexes:
+                if column.name in index.columns:
+                    index.create(connection, checkfirst=True)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

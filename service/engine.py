@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
 from service.database import Database
+from service.logs import adopt
 from service.records import Job
 
 _APPLICATION = "onnx-filter-pruner"
@@ -69,6 +70,7 @@ class JobQueue:
             "queue_name": _QUEUE,
             "workflow_id": job.workflow_id,
             "app_version": _VERSION,
+            "priority": job.turn,
         }
         self._client.enqueue_in_transaction(connection, options, job.id)  # type: ignore[arg-type]
 
@@ -116,6 +118,7 @@ class Engine:
         }
         DBOS(config=config)
         DBOS.listen_queues([_QUEUE])
+        adopt("dbos")
         DBOS.launch()
         DBOS.register_queue(
             _QUEUE,

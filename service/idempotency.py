@@ -34,14 +34,18 @@ def check_key(key: str | None) -> str | None:
     return key
 
 
-def digest_of(key: str) -> str:
-    """What is kept of a key."""
-    return hashlib.sha256(key.encode()).hexdigest()
+def digest_of(key: str, owner: str) -> str:
+    """What is kept of a key; two owners may use the same one."""
+    return hashlib.sha256(f"{owner}\n{key}".encode() if owner else key.encode()).hexdigest()
 
 
 def fingerprint_of(
-    model_id: str, bundle_id: str, options: dict[str, Any], metadata: Mapping[str, str]
+    model_id: str,
+    bundle_id: str,
+    options: dict[str, Any],
+    metadata: Mapping[str, str],
+    *more: str,
 ) -> str:
     """Digest of what a job is asked to do."""
-    content = json.dumps([model_id, bundle_id, options, dict(metadata)], sort_keys=True)
+    content = json.dumps([model_id, bundle_id, options, dict(metadata), *more], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -17,6 +17,7 @@ from typing import Any
 import anyio.to_thread
 import sqlalchemy as sa
 
+from service.access import Caller
 from service.engine import JobQueue
 from service.idempotency import digest_of, fingerprint_of
 from service.problems import Problem
@@ -42,6 +43,7 @@ class NewJob:
         options: All options of the run, defaults included.
         sent_options: Options as they were sent: defaults may change with the service's version.
         metadata: The user's own words.
+        webhook_url: Who is to be told of its end.
     """
 
     model_id: str
@@ -50,11 +52,15 @@ class NewJob:
     options: dict[str, Any]
     sent_options: dict[str, Any]
     metadata: dict[str, str]
+    webhook_url: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Digest of what is asked for."""
-        return fingerprint_of(self.model_id, self.bundle_id, self.sent_options, self.metadata)
+        more = [] if self.webhook_url is None else [self.webhook_url]
+        return fingerprint_of(
+            self.model_id, self.bundle_id, self.sent_options, self.metadata, *more
+        )
 
 
 class Jobs:
@@ -87,18 +93,21 @@ class Jobs:
         """
         await anyio.to_thread.run_sync(self._check_room)
 
-    async def submit(self, new: NewJob, key: str | None = None, job_id: str | None = None) -> Job:
+    async def submit(
+        self, caller: Caller, new: NewJob, key: str | None = None, job_id: str | None = None
+    ) -> Job:
         """Accept a job, in the database before this returns; or find the one it repeats.
 
         Args:
+            caller: Who asks for it.
             new: What is asked for.
             key: The request's `Idempotency-Key`.
             job_id: The id that the client chose; None for a new one.
 
         Raises:
-            Problem: `queue_full`, `idempotency_key_reused`, `job_exists`.
+            Problem: `queue_full`, `too_many_jobs`, `idempotency_key_reused`, `job_exists`.
         """
-        return await anyio.to_thread.run_sync(self._submit, new, key, job_id)
+        return await anyio.to_thread.run_sync(self._submit, caller, new, key, job_id)
 
     async def find(self, job_id: str) -> Job | None:
         """The job of this id, or None."""
@@ -114,13 +123,15 @@ class Jobs:
 
     async def page(
         self,
+        caller: Caller,
         limit: int,
         before: tuple[int, str] | None,
         state: JobState | None,
         labels: Sequence[tuple[str, str | None]],
     ) -> list[Job]:
-        """Up to `limit` jobs, newest first: see `JobStore.page`."""
-        return await anyio.to_thread.run_sync(self.store.page, limit, before, state, labels)
+        """Up to `limit` jobs that the caller sees, newest first: see `JobStore.page`."""
+        owner = None if caller.is_admin else caller.owner
+        return await anyio.to_thread.run_sync(self.store.page, limit, before, state, labels, owner)
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
         """The job once it is over, or as it stands after `timeout_s` seconds.
@@ -232,11 +243,7 @@ class Jobs:
             )
         return self._files.path(job, result), result
 
-    async def user_of(self, upload_id: str) -> str | None:
-        """Id of a job that is not over and needs this model or bundle, or None."""
-        return await anyio.to_thread.run_sync(self.store.user_of, upload_id)
-
-    def _submit(self, new: NewJob, key: str | None, job_id: str | None) -> Job:
+    def _submit(self, caller: Caller, new: NewJob, key: str | None, job_id: str | None) -> Job:
         name = job_id or new_job_id()
         job = Job(
             id=name,
@@ -245,23 +252,30 @@ class Jobs:
             workflow_id=_new_workflow_id(name),
             model_id=new.model_id,
             bundle_id=new.bundle_id,
+            owner=caller.owner,
             filename=new.filename,
             options=new.options,
             metadata=new.metadata,
+            webhook_url=new.webhook_url,
             fingerprint=new.fingerprint,
             times={JobState.QUEUED: now()},
         )
-        digest = None if key is None else digest_of(key)
-        accepted = self.store.add(job, digest, self._queue.put, self._refuse_when_full)
+        digest = None if key is None else digest_of(key, caller.owner)
+
+        def check(connection: sa.Connection, counts: Mapping[str, int]) -> None:
+            self._refuse(counts, self._workers.slots_seen(connection))
+            if caller.max_jobs is not None:
+                _refuse_more(self.store.unfinished_of(connection, caller.owner), caller.max_jobs)
+
+        accepted = self.store.add(job, digest, self._queue.put, check)
+        if accepted.owner != job.owner:
+            raise Problem("job_exists", f"The id {name} is taken.")
         if accepted.fingerprint != job.fingerprint:
             raise _conflict(accepted, is_of_key=key is not None and job_id is None)
         return accepted
 
     def _check_room(self) -> None:
         self._refuse(self.store.counts(), self._workers.slots())
-
-    def _refuse_when_full(self, connection: sa.Connection, counts: Mapping[str, int]) -> None:
-        self._refuse(counts, self._workers.slots_seen(connection))
 
     def _refuse(self, counts: Mapping[str, int], slots: int) -> None:
         waiting = counts[JobState.QUEUED]
@@ -273,6 +287,16 @@ class Jobs:
                 headers={"Retry-After": str(_RETRY_AFTER_S)},
                 limit=self._max_queued,
             )
+
+
+def _refuse_more(unfinished: int, limit: int) -> None:
+    if unfinished >= limit:
+        raise Problem(
+            "too_many_jobs",
+            f"{unfinished} jobs of this key's owner are not over yet; {limit} may be.",
+            headers={"Retry-After": str(_RETRY_AFTER_S)},
+            limit=limit,
+        )
 
 
 def _require(job: Job | None, job_id: str) -> Job:

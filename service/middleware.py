@@ -8,16 +8,21 @@ is read and thrown away first, up to a bound.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.headers import secure
+from service.logs import REQUEST_ID
 from service.metrics import Metrics
 
 _DRAIN_BYTES = 64 * 2**20
 _DRAIN_SECONDS = 5.0
+
+log = logging.getLogger("service.requests")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
@@ -34,6 +39,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = secrets.token_hex(8)
+        REQUEST_ID.set(scope["request_id"])
         body = _Body(scope, receive)
         started = time.monotonic()
         status = 500
@@ -44,7 +50,7 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = scope["request_id"]
-                headers["X-Content-Type-Options"] = "nosniff"
+                secure(headers, scope["scheme"] == "https")
                 if status >= 400 and status != 408:  # after 408 nothing more will come
                     await body.drain()
             await send(message)
@@ -54,7 +60,17 @@ class RequestMiddleware:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.count_request(method, route, status, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._metrics.count_request(method, route, status, seconds)
+            caller = scope.get("caller")
+            fields = {
+                "method": method,
+                "route": route,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 1),
+                "key_id": caller.key_id if caller else None,
+            }
+            log.info("%s %s %d", method, route, status, extra=fields)
 
 
 class _Body:

@@ -41,6 +41,30 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
     "client_disconnected": ProblemType(
         400, "The client went away", "The upload was not complete; send it again."
     ),
+    "unauthenticated": ProblemType(
+        401, "No valid API key", "Send the key as `Authorization: Bearer ofp_...`."
+    ),
+    "forbidden": ProblemType(
+        403, "Not allowed with this key", "Use a key with the scope that `needed` names."
+    ),
+    "host_not_allowed": ProblemType(
+        403,
+        "Not for pages of other sites",
+        "Ask http://localhost, or make an API key: `python -m service keys create NAME`.",
+    ),
+    "webhook_not_allowed": ProblemType(
+        422,
+        "This URL is not told",
+        "Use an https URL of a host that the operator allows (OUTBOUND_HOSTS).",
+    ),
+    "rate_limited": ProblemType(
+        429, "Too many requests", "Wait for the seconds in Retry-After, and poll less often."
+    ),
+    "too_many_jobs": ProblemType(
+        429,
+        "Too many unfinished jobs",
+        "Wait until some are over: the seconds in Retry-After at least.",
+    ),
     "range_not_satisfiable": ProblemType(
         416,
         "Range not satisfiable",

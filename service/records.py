@@ -72,6 +72,12 @@ class Job(BaseModel):
     """Its place in the engine; another one after a retry."""
     model_id: str
     bundle_id: str
+    owner: str = ""
+    """Whose it is: the owner of the API key that sent it; empty where there were no keys."""
+    webhook_url: str | None = None
+    """Who is told of its end."""
+    turn: int = 1
+    """Its turn among the waiting; lower ones come first."""
     filename: str
     """File name of the uploaded model."""
     options: dict[str, Any]

@@ -43,7 +43,7 @@ _LINE_LIMIT = 64 * 2**10
 _STDERR_TAIL_BYTES = 16 * 2**10
 _PROBLEM_LIMIT_BYTES = 2**20
 _PROGRESS_TEXT_LIMIT = 200
-_WITHHELD = frozenset({"DATABASE_URL", LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE})
+_WITHHELD = frozenset({"DATABASE_URL", "WEBHOOK_SECRET", LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE})
 """Variables that a process which reads hostile input has no business to know."""
 
 log = logging.getLogger("service.runner")
@@ -123,7 +123,10 @@ async def run_child(
     stderr = b"".join(tail)[-_STDERR_TAIL_BYTES:].decode("utf-8", "replace")
     failure = overrun or _failure_of_exit(process.returncode, workdir)
     if failure is not None:
-        log.warning("child in %s: %s%s", workdir.name, failure, _indented(stderr))
+        # What a child says about its input stays out of the log; what crashed it does not.
+        is_bug = failure.code in ("job_crashed", "job_failed")
+        last_words = _indented(stderr) if is_bug else ""
+        log.warning("child in %s: %s%s", workdir.name, failure.code, last_words)
         raise failure
 
 

@@ -9,11 +9,15 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from service import engine
+from service.access import Gate
 from service.catalog import Catalog
 from service.children import Children
 from service.database import Database
+from service.holdings import Holdings
 from service.jobs import Jobs
+from service.keys import KeyStore
 from service.metrics import Metrics
+from service.outbound import OutboundGuard, UrlRefused
 from service.problems import Problem
 from service.results import JobFiles
 from service.settings import Settings
@@ -41,6 +45,9 @@ class Services:
     workers: Workers
     metrics: Metrics
     uploads: Uploads
+    gate: Gate
+    guard: OutboundGuard
+    holdings: Holdings
     catalog: Catalog
     jobs: Jobs
     versions: dict[str, Any] | None = None
@@ -56,6 +63,7 @@ class Services:
         workers = Workers(database)
         metrics = Metrics(store)
         children = Children(settings)
+        holdings = Holdings(database, storage, store)
         return cls(
             settings=settings,
             storage=storage,
@@ -63,8 +71,12 @@ class Services:
             workers=workers,
             metrics=metrics,
             uploads=Uploads(settings, storage, metrics),
+            gate=Gate(settings, KeyStore(database)),
+            guard=OutboundGuard.of(settings),
+            holdings=holdings,
             catalog=Catalog(
                 storage,
+                holdings,
                 children,
                 settings.max_concurrent_inspections,
                 settings.max_queued_inspections,
@@ -92,6 +104,19 @@ class Services:
         """Let go of disk and database."""
         self.database.close()
         self.storage.close()
+
+    def check_webhook(self, url: str) -> None:
+        """Check that the end of a job may be told to a URL.
+
+        Raises:
+            Problem: `webhook_not_allowed`.
+        """
+        if self.settings.webhook_secret is None:
+            raise Problem("webhook_not_allowed", "This server sends no webhooks.")
+        try:
+            self.guard.check(url)
+        except UrlRefused as refusal:
+            raise Problem("webhook_not_allowed", f"webhook_url: {refusal}") from None
 
     async def probe(self) -> None:
         """Find out, once, whether children can do their work here."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import psutil
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
@@ -34,8 +34,8 @@ class Settings(BaseSettings):
     """What this process is: `api` answers requests, `worker` runs jobs, `all` starts one of each
     and keeps them running."""
     host: str = "127.0.0.1"
-    """Address the API binds to. It has no access control yet: bind to other addresses only
-    behind something that has."""
+    """Address the API binds to. Other addresses than loopback take an API key, made beforehand,
+    or `ALLOW_UNAUTHENTICATED`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """TCP port the API listens on; 0 takes a free one, which the log names."""
     data_dir: Path = Path("data")
@@ -46,8 +46,33 @@ class Settings(BaseSettings):
     When not set: the file `jobs.sqlite` in `DATA_DIR`."""
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,62}$")] | None = None
     """Name of this worker: unique, and the same after a restart. When not set: the host's name."""
+    allow_unauthenticated: bool = False
+    """Whether strangers may use the server while no API key was ever made: only where something
+    else keeps them away, such as a port published on loopback alone."""
+    max_requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Requests that an API key may send in a minute, unless it has a limit of its own; counted by
+    each API process. No limit when not set."""
+    max_jobs_per_key: Annotated[int, Field(ge=1)] | None = None
+    """Jobs of one owner of API keys that may be unfinished at a time, unless the key has a limit
+    of its own. No limit when not set."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe message that is logged: `debug`, `info`, `warning` or `error`."""
+    log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
+    """Form of the log: `text` for people, or `json`, one object a line."""
+
+    outbound_hosts: str = ""
+    """Hosts that webhooks may be sent to, and models and bundles fetched from, over https: names
+    with commas between them; `*.example.com` stands for all names below. None when empty."""
+    outbound_private_hosts: str = ""
+    """Exceptions, as `host:port` with commas between them: they may have private addresses and
+    speak plain http."""
+    webhook_secret: Annotated[SecretStr, Field(min_length=24)] | None = None
+    """What the signing secrets of webhooks follow from: the same for every API and worker. When
+    not set no webhooks are sent."""
+    webhook_attempts: Annotated[int, Field(ge=1)] = 8
+    """Times that a webhook is sent before it is given up."""
+    webhook_first_pause_s: Seconds = 5.0
+    """Seconds to the second attempt; each further pause is four times as long, up to six hours."""
 
     max_upload_bytes: Bytes = 16 * 2**30
     """Largest uploaded file (one part of a multipart body, or a raw body), in bytes."""

@@ -14,7 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service import webhooks
 from service.database import ENDED, EVENTS, JOBS, KEYS, LABELS, Database
+from service.fairness import next_turn
 from service.job_queries import bucket_of, job_of, metadata_rows
 from service.records import (
     UNFINISHED,
@@ -69,6 +71,7 @@ class JobStore:
         before: tuple[int, str] | None,
         state: JobState | None,
         labels: Iterable[tuple[str, str | None]],
+        owner: str | None = None,
     ) -> list[Job]:
         """Up to `limit` jobs, newest first.
 
@@ -77,6 +80,7 @@ class JobStore:
             before: `created_us` and id of the last job of the page before.
             state: Only jobs in this state.
             labels: Only jobs with all these keys in their metadata, at these values where given.
+            owner: Only jobs of this owner; None for those of all.
         """
         query = sa.select(JOBS).order_by(JOBS.c.created_us.desc(), JOBS.c.id.desc()).limit(limit)
         if before is not None:
@@ -89,6 +93,8 @@ class JobStore:
             )
         if state is not None:
             query = query.where(JOBS.c.state == state)
+        if owner is not None:
+            query = query.where(JOBS.c.owner == owner)
         for key, value in labels:
             pairs = sa.select(LABELS.c.job_id).where(LABELS.c.key == key)
             if value is not None:
@@ -129,14 +135,29 @@ class JobStore:
         with self._database.read() as connection:
             return [dict(row) for row in connection.execute(sa.select(ENDED)).mappings()]
 
-    def user_of(self, upload_id: str) -> str | None:
-        """Id of a job that is not over and needs this model or bundle, or None."""
+    def user_of(self, upload_id: str, owner: str | None = None) -> str | None:
+        """Id of a job that is not over and needs this model or bundle, or None.
+
+        Args:
+            upload_id: The model or bundle.
+            owner: Look at jobs of this owner only; None for those of all.
+        """
         query = sa.select(JOBS.c.id).where(
             JOBS.c.state.in_(UNFINISHED),
             sa.or_(JOBS.c.model_id == upload_id, JOBS.c.bundle_id == upload_id),
         )
+        if owner is not None:
+            query = query.where(JOBS.c.owner == owner)
         with self._database.read() as connection:
             return connection.execute(query.limit(1)).scalar()
+
+    def unfinished_of(self, connection: sa.Connection, owner: str) -> int:
+        """Jobs of an owner that are not over; nobody else adds one until the transaction ends."""
+        self._database.lock(connection, f"jobs of {owner}")
+        query = sa.select(sa.func.count()).where(
+            JOBS.c.state.in_(UNFINISHED), JOBS.c.owner == owner
+        )
+        return int(connection.execute(query).scalar_one())
 
     # What clients do ---------------------------------------------------------------------------
 
@@ -181,6 +202,7 @@ class JobStore:
             if existing is not None:
                 return existing
             check(connection, self._counts(connection))
+            job.turn = next_turn(connection, job.owner)
             values = job.model_dump(mode="json")
             values |= {"stalled": 0, "last_event": 0, "last_failure": None, "started_at": None}
             connection.execute(JOBS.insert().values(**values))
@@ -216,11 +238,13 @@ class JobStore:
             if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
                 return job
             job.workflow_id, job.failure, job.progress, job.times = workflow_id, None, None, {}
+            job.turn = next_turn(connection, job.owner)
             self._enter(
                 connection,
                 job,
                 JobState.QUEUED,
                 workflow_id=workflow_id,
+                turn=job.turn,
                 failure=None,
                 progress=None,
                 last_failure=None,
@@ -438,6 +462,7 @@ class JobStore:
             job.expires_at = time.time() + self._retention_s
         fields = {"failure", "results", "progress", "expires_at"}
         self._enter(connection, job, state, **job.model_dump(mode="json", include=fields))
+        webhooks.put(connection, job)
         started = sa.select(JOBS.c.started_at).where(JOBS.c.id == job.id)
         started_at = connection.execute(started).scalar()
         seconds = None if started_at is None else max(0.0, time.time() - started_at)

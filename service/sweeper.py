@@ -12,6 +12,7 @@ import time
 import sqlalchemy as sa
 
 from service.engine import JobQueue
+from service.holdings import Holdings
 from service.records import JobState
 from service.results import JobFiles
 from service.settings import Settings
@@ -33,6 +34,7 @@ class Sweeper:
         settings: Settings,
         store: JobStore,
         storage: Storage,
+        holdings: Holdings,
         files: JobFiles,
         queue: JobQueue,
     ) -> None:
@@ -40,6 +42,7 @@ class Sweeper:
         self._upload_retention_s = settings.upload_retention_s
         self._store = store
         self._storage = storage
+        self._holdings = holdings
         self._files = files
         self._queue = queue
 
@@ -71,8 +74,7 @@ class Sweeper:
     def _sweep_uploads(self) -> None:
         if not self._upload_retention_s:
             return
+        limit = time.time() - self._upload_retention_s
         for upload in self._storage.uploads():
-            is_due = upload.used_at + self._upload_retention_s < time.time()
-            if is_due and self._store.user_of(upload.id) is None:
-                self._storage.delete_upload(upload)
+            if upload.used_at < limit and self._holdings.expire(upload, limit):
                 log.info("%s %s had its time", upload.kind, upload.id)

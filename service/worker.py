@@ -15,11 +15,14 @@ from service import engine
 from service.attempts import Attempts
 from service.children import Children
 from service.database import Database
+from service.holdings import Holdings
+from service.outbound import OutboundGuard
 from service.results import JobFiles
 from service.settings import Settings
 from service.storage import Storage
 from service.store import JobStore
 from service.sweeper import Sweeper
+from service.webhooks import WebhookSender
 from service.workers import BEAT_S, Workers
 
 _STOP_S = 10.0
@@ -43,7 +46,9 @@ class Worker:
         self._workers = Workers(self._database)
         self._engine = engine.Engine(self._database, self._name, self._slots)
         store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
-        self._sweeper = Sweeper(settings, store, storage, files, engine.JobQueue(self._database))
+        holdings = Holdings(self._database, storage, store)
+        queue = engine.JobQueue(self._database)
+        self._sweeper = Sweeper(settings, store, storage, holdings, files, queue)
         self._attempts = Attempts(
             store,
             storage,
@@ -51,6 +56,7 @@ class Worker:
             Children(settings, settings.warm_children),
             settings.max_job_attempts,
         )
+        self._webhooks = _webhook_sender(settings, self._database)
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -62,6 +68,9 @@ class Worker:
         self._workers.beat(self._name, self._slots)
         self._engine.start(self._attempts.run)
         threading.Thread(target=self._sweeper.run, args=(self._stop,), daemon=True).start()
+        if self._webhooks is not None:
+            sending = threading.Thread(target=self._webhooks.run, args=(self._stop,), daemon=True)
+            sending.start()
         log.info("worker %s takes %d jobs at a time", self._name, self._slots)
         while not self._stop.wait(BEAT_S):
             self._look_around()
@@ -97,3 +106,15 @@ class Worker:
         logging.shutdown()
         # Without a word to the engine: what it takes for running is resumed by the next worker.
         os._exit(0)
+
+
+def _webhook_sender(settings: Settings, database: Database) -> WebhookSender | None:
+    if settings.webhook_secret is None:
+        return None
+    return WebhookSender(
+        database,
+        OutboundGuard.of(settings),
+        settings.webhook_secret.get_secret_value(),
+        settings.webhook_attempts,
+        settings.webhook_first_pause_s,
+    )

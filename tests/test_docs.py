@@ -331,3 +331,26 @@ def test_the_readme_starts_with_what_a_newcomer_needs() -> None:
     above_the_fold = "\n".join(README.read_text().splitlines()[:30])
     for needed in ("make demo", "make test", "curl -F model=@", "<!-- demo:begin -->"):
         assert needed in above_the_fold
+
+
+# Security ------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "security.md").read_text())
+    assert len(named) > 20
+    for file, name in named:
+        assert f"def {name}(" in (REPOSITORY / file).read_text(), f"{file}::{name}"
+
+
+def test_every_row_of_the_threat_model_names_a_test() -> None:
+    page = (DOCS / "security.md").read_text()
+    for heading in (
+        "### Getting in",
+        "### Hostile files",
+        "### Reaching",
+        "### Starving",
+        "### Telling",
+    ):
+        for row in rows(page, heading):
+            assert "::test_" in row[2], row

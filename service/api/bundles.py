@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Path, Request, Response
 
-from service.api.models import delete_upload
+from service.access import CallerDep
+from service.api.models import get_upload
 from service.api.schemas import BundleView, UploadView
 from service.api.upload_docs import upload_body, upload_responses
 from service.multipart import FilePart
@@ -24,7 +26,9 @@ BundleId = Annotated[str, Path(description="sha256 of a bundle, in hex.")]
     responses=upload_responses(BundleView),
     openapi_extra={"requestBody": upload_body("The bundle: .npz or .safetensors.")},
 )
-async def add_bundle(services: ServicesDep, request: Request, response: Response) -> BundleView:
+async def add_bundle(
+    services: ServicesDep, caller: CallerDep, request: Request, response: Response
+) -> BundleView:
     """Upload a bundle: multipart with the part `file`, or the raw bytes.
 
     It is opened first; a file that is no bundle is not stored. Whether it fits a model shows when
@@ -33,22 +37,22 @@ async def add_bundle(services: ServicesDep, request: Request, response: Response
     services.storage.require_space()
     part = FilePart(services.settings.max_upload_bytes)
     async with services.uploads.single_file(request, part) as received:
-        bundle, is_new = await services.catalog.add(Kind.BUNDLE, received)
+        bundle, is_new = await services.catalog.add(caller, Kind.BUNDLE, received)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/bundles/{bundle.id}"
     return await _view(services, bundle)
 
 
 @router.get("/v1/bundles/{bundle_id}")
-async def get_bundle(services: ServicesDep, bundle_id: BundleId) -> BundleView:
+async def get_bundle(services: ServicesDep, caller: CallerDep, bundle_id: BundleId) -> BundleView:
     """Names, element types and shapes of the arrays."""
-    return await _view(services, services.storage.get_upload(Kind.BUNDLE, bundle_id))
+    return await _view(services, await get_upload(services, caller, Kind.BUNDLE, bundle_id))
 
 
 @router.delete("/v1/bundles/{bundle_id}", status_code=204)
-async def delete_bundle(services: ServicesDep, bundle_id: BundleId) -> None:
+async def delete_bundle(services: ServicesDep, caller: CallerDep, bundle_id: BundleId) -> None:
     """Remove a bundle that no unfinished job needs."""
-    await delete_upload(services, services.storage.get_upload(Kind.BUNDLE, bundle_id))
+    await anyio.to_thread.run_sync(services.holdings.delete, caller, Kind.BUNDLE, bundle_id)
 
 
 async def _view(services: Services, bundle: StoredUpload) -> BundleView:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, Response
 
+from service.access import PUBLIC, SECURITY_SCHEME
 from service.api.prune import OPTIONS_SCHEMA
 from service.api.schemas import Forecast, JobRequest
 from service.api.web import page
@@ -22,7 +23,7 @@ _CONTENT_SECURITY_POLICY = (
 )
 
 
-@router.get("/docs", response_class=Response)
+@router.get("/docs", response_class=Response, openapi_extra=PUBLIC)
 async def swagger_page() -> HTMLResponse:
     """The OpenAPI document as a page to try things out."""
     return page("docs.html", _CONTENT_SECURITY_POLICY)
@@ -39,7 +40,10 @@ def install_openapi(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            components = document.setdefault("components", {})
+            components["securitySchemes"] = {"key": SECURITY_SCHEME}
+            document["security"] = [{"key": []}, {}]
+            schemas = components.setdefault("schemas", {})
             options = dict(OPTIONS_SCHEMA)
             schemas.update(options.pop("$defs", {}))
             schemas["PruneOptions"] = options

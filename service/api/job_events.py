@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from service.api.schemas import JobId
+from service.api.visible import VisibleJob
 from service.jobs import Jobs
 from service.records import Job, JobEvent
 from service.services import ServicesDep
@@ -46,14 +46,13 @@ log = logging.getLogger("service.jobs")
 )
 async def get_job_events(
     services: ServicesDep,
-    job_id: JobId,
+    job: VisibleJob,
     last_event_id: Annotated[
         str,
         Header(pattern=r"^\d{1,9}$", description="Number of the last event that the client has."),
     ] = "0",
 ) -> Response:
     """What happens to a job, as it happens: server-sent events, resumable."""
-    job = await services.jobs.get(job_id)
     after = int(last_event_id)
     if job.state.is_final and after >= job.last_event:
         return Response(status_code=204)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.schemas import JobId
+from service.api.visible import VisibleJob
 from service.downloads import file_response
 from service.records import Job
 from service.services import Services, ServicesDep
@@ -63,9 +63,9 @@ def result_response(
     response_class=Response,
     responses=_file_doc("application/octet-stream", "The pruned model"),
 )
-async def get_job_model(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+async def get_job_model(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """The pruned model: `.onnx`, or a `.zip` with external data where it is over 2 GB."""
-    return result_response(request, services, await services.jobs.get(job_id), "model")
+    return result_response(request, services, job, "model")
 
 
 @router.head("/v1/jobs/{job_id}/report", include_in_schema=False)
@@ -74,9 +74,9 @@ async def get_job_model(services: ServicesDep, request: Request, job_id: JobId) 
     response_class=Response,
     responses=_file_doc("application/json", "The report"),
 )
-async def get_job_report(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+async def get_job_report(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """What was removed, what it cost, and the proof."""
-    return result_response(request, services, await services.jobs.get(job_id), "report")
+    return result_response(request, services, job, "report")
 
 
 @router.head("/v1/jobs/{job_id}/scores", include_in_schema=False)
@@ -85,6 +85,6 @@ async def get_job_report(services: ServicesDep, request: Request, job_id: JobId)
     response_class=Response,
     responses=_file_doc("application/x-npz", "The score state"),
 )
-async def get_job_scores(services: ServicesDep, request: Request, job_id: JobId) -> Response:
+async def get_job_scores(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """The score state, which can be merged and cut again."""
-    return result_response(request, services, await services.jobs.get(job_id), "scores")
+    return result_response(request, services, job, "scores")

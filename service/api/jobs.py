@@ -9,7 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from graph_ops.options import parse_options
-from service.api.schemas import CallersJobId, Forecast, JobId, JobPage, JobRequest, JobView
+from service.access import Caller, CallerDep
+from service.api.models import get_upload
+from service.api.schemas import CallersJobId, Forecast, JobPage, JobRequest, JobView
+from service.api.visible import VisibleJob
 from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
 from service.idempotency import check_key
 from service.jobs import NewJob
@@ -58,6 +61,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 )
 async def create_job(
     services: ServicesDep,
+    caller: CallerDep,
     request: Request,
     prefer: PreferHeader = None,
     idempotency_key: KeyHeader = None,
@@ -68,11 +72,11 @@ async def create_job(
     """Prune a stored model on a stored bundle. Answers at once; `Prefer: wait=N` waits."""
     preferences = parse_prefer(prefer or [])
     key = check_key(idempotency_key)
-    new = await _read_request(services, request)
+    new = await _read_request(services, caller, request)
     if dry_run:
-        return await _forecast(services, new)
+        return await _forecast(services, caller, new)
     services.storage.require_space()
-    job = await services.jobs.submit(new, key)
+    job = await services.jobs.submit(caller, new, key)
     if preferences.wait_s:
         job = await wait_for(services, request, job, preferences.wait_s)
     return job_response(job, preferences)
@@ -87,16 +91,17 @@ async def create_job(
 )
 async def put_job(
     services: ServicesDep,
+    caller: CallerDep,
     request: Request,
     job_id: CallersJobId,
     prefer: PreferHeader = None,
 ) -> Response:
     """The same under an id that you choose: sent again, it is the same job and 200."""
     preferences = parse_prefer(prefer or [])
-    new = await _read_request(services, request)
+    new = await _read_request(services, caller, request)
     services.storage.require_space()
     is_new = await services.jobs.find(job_id) is None
-    job = await services.jobs.submit(new, job_id=job_id)
+    job = await services.jobs.submit(caller, new, job_id=job_id)
     if preferences.wait_s:
         job = await wait_for(services, request, job, preferences.wait_s)
     return job_response(job, preferences, is_new)
@@ -105,6 +110,7 @@ async def put_job(
 @router.get("/v1/jobs")
 async def list_jobs(
     services: ServicesDep,
+    caller: CallerDep,
     request: Request,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=200, description="Jobs on a page.")] = 50,
@@ -130,7 +136,7 @@ async def list_jobs(
     if cursor is not None:
         created, _, job_id = cursor.partition("-")
         before = (int(created, 16), job_id)
-    jobs = await services.jobs.page(limit + 1, before, state, parse_labels(label or []))
+    jobs = await services.jobs.page(caller, limit + 1, before, state, parse_labels(label or []))
     page, has_more = jobs[:limit], len(jobs) > limit
     next_cursor = page[-1].cursor if has_more else None
     if next_cursor:
@@ -144,12 +150,11 @@ async def get_job(
     services: ServicesDep,
     request: Request,
     response: Response,
-    job_id: JobId,
+    job: VisibleJob,
     prefer: PreferHeader = None,
 ) -> JobView:
     """State, progress, and links to the results. `Prefer: wait=N` waits for the end."""
     preferences = parse_prefer(prefer or [])
-    job = await services.jobs.get(job_id)
     if preferences.wait_s and not job.state.is_final:
         job = await wait_for(services, request, job, preferences.wait_s)
         response.headers["Preference-Applied"] = f"wait={preferences.wait_s}"
@@ -157,34 +162,34 @@ async def get_job(
 
 
 @router.post("/v1/jobs/{job_id}/cancel")
-async def cancel_job(services: ServicesDep, job_id: JobId) -> JobView:
+async def cancel_job(services: ServicesDep, job: VisibleJob) -> JobView:
     """Stop a job; answers when its processes are gone, or as `cancelling` after some seconds."""
-    return JobView.of(await services.jobs.cancel(job_id))
+    return JobView.of(await services.jobs.cancel(job.id))
 
 
 @router.post("/v1/jobs/{job_id}/retry", status_code=202)
-async def retry_job(services: ServicesDep, response: Response, job_id: JobId) -> JobView:
+async def retry_job(services: ServicesDep, response: Response, job: VisibleJob) -> JobView:
     """Put a job that failed or was cancelled into the queue again; it goes on where it was."""
-    job = await services.jobs.retry(job_id)
+    job = await services.jobs.retry(job.id)
     response.headers["Location"] = job.instance
     return JobView.of(job)
 
 
 @router.delete("/v1/jobs/{job_id}", status_code=204)
-async def delete_job(services: ServicesDep, job_id: JobId) -> None:
+async def delete_job(services: ServicesDep, job: VisibleJob) -> None:
     """Stop a job if it is not over, and remove it with its results."""
-    await services.jobs.delete(job_id)
+    await services.jobs.delete(job.id)
 
 
-async def _forecast(services: Services, new: NewJob) -> Response:
-    model = services.storage.get_upload(Kind.MODEL, new.model_id)
-    bundle = services.storage.get_upload(Kind.BUNDLE, new.bundle_id)
+async def _forecast(services: Services, caller: Caller, new: NewJob) -> Response:
+    model = await get_upload(services, caller, Kind.MODEL, new.model_id)
+    bundle = await get_upload(services, caller, Kind.BUNDLE, new.bundle_id)
     found = await services.catalog.forecast(model, bundle, new.options)
     forecast = Forecast(model_id=model.id, bundle_id=bundle.id, options=new.options, **found)
     return Response(forecast.model_dump_json(), media_type="application/json")
 
 
-async def _read_request(services: Services, request: Request) -> NewJob:
+async def _read_request(services: Services, caller: Caller, request: Request) -> NewJob:
     """What a JSON body asks for.
 
     Raises:
@@ -203,11 +208,11 @@ async def _read_request(services: Services, request: Request) -> NewJob:
         raise Problem("request_invalid", detail, errors=errors) from None
     options = parse_options(asked.options)
     metadata = check_metadata(asked.metadata)
-    find = services.storage.get_upload
-    model = await anyio.to_thread.run_sync(find, Kind.MODEL, asked.model_id)
-    bundle = await anyio.to_thread.run_sync(find, Kind.BUNDLE, asked.bundle_id)
-    for upload in (model, bundle):
-        await anyio.to_thread.run_sync(services.storage.touch, upload)
+    if asked.webhook_url is not None:
+        services.check_webhook(asked.webhook_url)
+    use = services.holdings.use
+    model = await anyio.to_thread.run_sync(use, caller, Kind.MODEL, asked.model_id)
+    bundle = await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
     return NewJob(
         model_id=model.id,
         bundle_id=bundle.id,
@@ -215,6 +220,7 @@ async def _read_request(services: Services, request: Request) -> NewJob:
         options=options.model_dump(mode="json"),
         sent_options=options.model_dump(mode="json", exclude_unset=True),
         metadata=metadata,
+        webhook_url=asked.webhook_url,
     )
 
 

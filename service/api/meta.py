@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Response
 
 from graph_ops.options import PruneOptions
+from service.access import PUBLIC
 from service.api.schemas import EngineView, Health, ProblemTypeView, Readiness
 from service.metrics import CONTENT_TYPE
 from service.problem_types import PROBLEM_TYPES
@@ -25,19 +26,19 @@ except PackageNotFoundError:  # a source tree that is not installed
     TOOL_VERSION = "0"
 
 
-@router.get("/v1/options/schema")
+@router.get("/v1/options/schema", openapi_extra=PUBLIC)
 async def get_options_schema() -> dict[str, Any]:
     """JSON schema of the options."""
     return PruneOptions.model_json_schema()
 
 
-@router.get("/healthz")
+@router.get("/healthz", openapi_extra=PUBLIC)
 async def healthz() -> Health:
     """Whether the server answers."""
     return Health(status="ok")
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra=PUBLIC)
 def readyz(services: ServicesDep) -> Readiness:
     """Whether the server can do its work: data folder, disk, database, workers, children."""
     checks = {
@@ -79,13 +80,13 @@ def metrics(services: ServicesDep) -> Response:
     return Response(services.metrics.render(), media_type=CONTENT_TYPE)
 
 
-@router.get("/problems")
+@router.get("/problems", openapi_extra=PUBLIC)
 async def list_problems() -> list[ProblemTypeView]:
     """Every problem code there is."""
     return [_view(code) for code in PROBLEM_TYPES]
 
 
-@router.get("/problems/{code}")
+@router.get("/problems/{code}", openapi_extra=PUBLIC)
 async def get_problem(code: str) -> ProblemTypeView:
     """What a problem code means and what to do: where a problem's `type` leads."""
     if code not in PROBLEM_TYPES:

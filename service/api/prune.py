@@ -8,6 +8,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
 from graph_ops.options import PruneOptions, parse_options
+from service.access import Caller, CallerDep
 from service.api.job_results import result_response
 from service.api.schemas import JobView
 from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
@@ -85,6 +86,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 )
 async def prune(
     services: ServicesDep,
+    caller: CallerDep,
     request: Request,
     prefer: PreferHeader = None,
     idempotency_key: KeyHeader = None,
@@ -97,7 +99,7 @@ async def prune(
     key = check_key(idempotency_key)
     if key is None:
         await services.jobs.require_room()
-    job = await _accept(services, request, key)
+    job = await _accept(services, caller, request, key)
     if preferences.patience_s != 0:
         job = await wait_for(services, request, job, preferences.patience_s)
     headers = {"Link": _links(job)}
@@ -115,7 +117,7 @@ async def prune(
     return response
 
 
-async def _accept(services: Services, request: Request, key: str | None) -> Job:
+async def _accept(services: Services, caller: Caller, request: Request, key: str | None) -> Job:
     """Receive the parts and put the job into the queue, or find the one the key stands for."""
     settings = services.settings
     text = TextPart(settings.max_options_bytes)
@@ -133,8 +135,8 @@ async def _accept(services: Services, request: Request, key: str | None) -> Job:
         metadata = parse_metadata(form.texts.get("metadata"))
         for kind in Kind:
             _check_given_once(form, kind)
-        model = await _stored(services, form, Kind.MODEL)
-        bundle = await _stored(services, form, Kind.BUNDLE)
+        model = await _stored(services, caller, form, Kind.MODEL)
+        bundle = await _stored(services, caller, form, Kind.BUNDLE)
         filename = form.files["model"].filename if "model" in form.files else model.filename
     new = NewJob(
         model_id=model.id,
@@ -144,7 +146,7 @@ async def _accept(services: Services, request: Request, key: str | None) -> Job:
         sent_options=asked.model_dump(mode="json", exclude_unset=True),
         metadata=metadata,
     )
-    return await services.jobs.submit(new, key)
+    return await services.jobs.submit(caller, new, key)
 
 
 def _check_given_once(form: Form, kind: Kind) -> None:
@@ -162,13 +164,14 @@ def _check_given_once(form: Form, kind: Kind) -> None:
         )
 
 
-async def _stored(services: Services, form: Form, kind: Kind) -> StoredUpload:
+async def _stored(services: Services, caller: Caller, form: Form, kind: Kind) -> StoredUpload:
+    """A part as it is stored: unchecked, for the job that uses it will check it."""
     received = form.files.get(str(kind))
     if received is None:
-        upload = services.storage.get_upload(kind, form.texts[f"{kind}_id"].strip())
-        await anyio.to_thread.run_sync(services.storage.touch, upload)
-        return upload
-    return await anyio.to_thread.run_sync(services.catalog.store, kind, received)
+        upload_id = form.texts[f"{kind}_id"].strip()
+        return await anyio.to_thread.run_sync(services.holdings.use, caller, kind, upload_id)
+    upload, _ = await anyio.to_thread.run_sync(services.holdings.add, caller, kind, received)
+    return upload
 
 
 def _links(job: Job) -> str:

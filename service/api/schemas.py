@@ -39,6 +39,15 @@ class JobRequest(_Body):
     """Options of the run: see `/v1/options/schema`."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Your own words about the job: up to 16 pairs of texts, which lists can be filtered by."""
+    webhook_url: Annotated[str, Field(max_length=2048)] | None = None
+    """An https URL that is told, signed, when the job is over."""
+
+
+class WebhookSecret(_Body):
+    """What webhooks are signed with."""
+
+    secret: str
+    """`whsec_` and base64, as libraries of Standard Webhooks take it."""
 
 
 class CostView(_Body):
@@ -110,6 +119,8 @@ class JobView(_Body):
     """All options of the run, defaults included."""
     metadata: dict[str, str]
     """Your own words about it."""
+    owner: str | None
+    """Whose it is; null where it was sent without an API key."""
     attempts: int
     """Times that work on it was begun."""
     progress: ProgressView | None
@@ -135,6 +146,7 @@ class JobView(_Body):
             filename=job.filename,
             options=job.options,
             metadata=job.metadata,
+            owner=job.owner or None,
             attempts=job.attempts,
             progress=None
             if progress is None

@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from service.access import PUBLIC
+
 router = APIRouter(include_in_schema=False)
 
 FOLDER = Path(__file__).resolve().parent.parent / "web"
@@ -91,7 +93,7 @@ def page(name: str, content_security_policy: str) -> HTMLResponse:
     return HTMLResponse(text, headers=headers)
 
 
-@router.get("/", response_class=Response)
+@router.get("/", response_class=Response, openapi_extra=PUBLIC)
 async def dashboard() -> HTMLResponse:
     """Prune models, watch jobs, compare results."""
     return page("index.html", CONTENT_SECURITY_POLICY)

@@ -22,6 +22,7 @@ from graph_ops.cli.flags import Flag, flags
 from graph_ops.options import PruneOptions, Target
 from graph_ops.pruning import prune
 from graph_ops.scores import ScoreState
+from service.client.commands import SERVICE_FAILED
 from tests.support.digits import BUNDLE, MODEL
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -294,7 +295,7 @@ def test_the_documented_exit_codes_are_those_of_the_code() -> None:
     }
     assert documented == {cls.__name__: code for cls, code in exits.EXIT_CODES.items()}
     codes = {int(row[0]) for row in doc_table("code when")}
-    named = {exits.OK, exits.FAILED, exits.USAGE, exits.INTERRUPTED}
+    named = {exits.OK, exits.FAILED, exits.USAGE, exits.INTERRUPTED, SERVICE_FAILED}
     assert codes == {*exits.EXIT_CODES.values(), *named}
 
 
