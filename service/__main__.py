@@ -105,7 +105,10 @@ def _work(settings: Settings) -> None:
 
 def _storage(settings: Settings) -> Storage:
     """The data folder, locked by this process unless its supervisor has done so."""
-    storage = Storage(settings.data_dir, settings.min_free_disk_bytes)
+    from service.objects import open_objects
+
+    objects = open_objects(settings.storage_url)
+    storage = Storage(settings.data_dir, settings.min_free_disk_bytes, objects)
     if LOCK_FD_VARIABLE not in os.environ:
         storage.lock(exclusively=False)
     return storage

@@ -21,12 +21,13 @@ import sqlalchemy as sa
 from service.children import Children
 from service.files import remove
 from service.logs import JOB_ID
+from service.objects import StorageUnavailable
 from service.problems import Problem
 from service.protocol import ProgressReport
 from service.records import Failure, Job, JobProgress, JobState, cancellation
 from service.results import JobFiles
 from service.runner import ChildFailure
-from service.storage import Kind, Storage
+from service.storage import Kind, Storage, StoredUpload
 from service.store import Fenced, JobStore, Ticket
 
 LOOK_S = 0.2
@@ -35,6 +36,10 @@ LOOK_S = 0.2
 _REPORT_S = 0.5
 _DATABASE_RETRY_S = 0.5
 _TRY_AGAIN_S = 2.0
+_SPACE_S = 1.0
+
+_AWAY = (sa.exc.SQLAlchemyError, StorageUnavailable)
+"""What passes: the job waits for it."""
 
 log = logging.getLogger("service.worker")
 
@@ -82,13 +87,13 @@ class Attempts:
 
     async def _try(self, job_id: str, workflow_id: str) -> bool:
         """One attempt; whether there is nothing left to do here."""
-        rounds = await asyncio.to_thread(self._files.rounds, job_id)
+        rounds = await self._persist(self._files.rounds, job_id)
         begun = await self._persist(
             self._store.begin, job_id, workflow_id, rounds, self._max_attempts
         )
         if not isinstance(begun, Ticket):
             if begun is not None:
-                await asyncio.to_thread(self._files.tidy, begun)
+                await self._persist(self._files.tidy, begun)
             return True
         log.info("job %s attempt %d after %d rounds", job_id, begun.attempt, rounds)
         attempt = asyncio.create_task(self._attempt(begun))
@@ -137,10 +142,17 @@ class Attempts:
                 return
             child.result()
             results = await asyncio.to_thread(self._files.keep, job.id, ticket.attempt, workdir)
+            await self._persist(self._files.publish, job.id, results)
             done = await self._persist(
-                self._store.finish, ticket, JobState.SUCCEEDED, None, results, watch.progress
+                self._store.finish,
+                ticket,
+                JobState.SUCCEEDED,
+                None,
+                results,
+                watch.progress,
+                watch.phase_seconds(),
             )
-            await asyncio.to_thread(self._files.tidy, done)
+            await self._persist(self._files.tidy, done)
             log.info("job %s succeeded", job.id)
         except (ChildFailure, Problem) as error:
             failure = Failure(code=error.code, detail=error.detail, members=error.members)
@@ -163,9 +175,9 @@ class Attempts:
 
     async def _prune(self, job: Job, workdir: Any, watch: _Watch) -> None:
         await asyncio.to_thread(self._files.open, job.id)
-        self._storage.require_space()
-        model = self._storage.get_upload(Kind.MODEL, job.model_id)
-        bundle = self._storage.get_upload(Kind.BUNDLE, job.bundle_id)
+        await self._wait_for_space()
+        model = await self._persist(self._upload, Kind.MODEL, job.model_id)
+        bundle = await self._persist(self._upload, Kind.BUNDLE, job.bundle_id)
         await self._children.prune(
             workdir,
             model.path,
@@ -175,33 +187,53 @@ class Attempts:
             watch,
         )
 
+    async def _wait_for_space(self) -> None:
+        """Begin only where there is room: an accepted job waits for it."""
+        is_told = False
+        while True:
+            try:
+                self._storage.require_space()
+                return
+            except Problem:
+                if not is_told:
+                    log.warning("the job waits: the disk is almost full")
+                is_told = True
+                await asyncio.sleep(_SPACE_S)
+
+    def _upload(self, kind: Kind, upload_id: str) -> StoredUpload:
+        return self._storage.localise(self._storage.get_upload(kind, upload_id))
+
     async def _follow(self, ticket: Ticket, child: asyncio.Task[None], watch: _Watch) -> bool:
         """Wait for a child's end, or for the wish to end it; whether that was the wish.
 
         Raises:
             Fenced: another attempt has the job.
         """
+        job_id, saved = ticket.job.id, ticket.job.rounds
         while True:
             done, _ = await asyncio.wait({child}, timeout=LOOK_S)
             if done:
                 return False
             try:
+                saved = await asyncio.to_thread(self._files.save_checkpoint, job_id, saved)
                 state = await asyncio.to_thread(self._store.look, ticket)
                 if state is JobState.CANCELLING:
                     return True
                 if watch.is_due():
                     await asyncio.to_thread(self._store.report, ticket, watch.take())
-            except sa.exc.SQLAlchemyError as error:
-                log.warning("the database does not answer: %s", type(error).__name__)
+            except _AWAY as error:
+                log.warning("waiting for database or storage: %s", type(error).__name__)
                 await asyncio.sleep(_DATABASE_RETRY_S)
 
     async def _persist(self, write: Callable[..., Result], *arguments: Any) -> Result:
-        """Write to the database, as often as it takes."""
+        """Write to the database or the storage, as often as it takes."""
         while True:
             try:
                 return await asyncio.to_thread(write, *arguments)
-            except sa.exc.SQLAlchemyError as error:
-                log.warning("%s waits for the database: %s", write.__name__, type(error).__name__)
+            except _AWAY as error:
+                log.warning(
+                    "%s waits for database or storage: %s", write.__name__, type(error).__name__
+                )
                 await asyncio.sleep(_DATABASE_RETRY_S)
 
 
@@ -217,13 +249,29 @@ class _Watch:
 
     def __init__(self) -> None:
         self.progress: JobProgress | None = None
+        self._phase_seconds: dict[str, float] = {}
+        self._phase_at = time.monotonic()
         self._began_at = self._written_at = 0.0
         self._is_new = False
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds in each phase that was reported, up to now; a new phase ends the last one."""
+        self._count_phase(time.monotonic())
+        return dict(self._phase_seconds)
+
+    def _count_phase(self, at: float) -> None:
+        if self.progress is not None:
+            phase = self.progress.phase
+            seconds = self._phase_seconds.get(phase, 0.0) + at - self._phase_at
+            self._phase_seconds[phase] = seconds
+        self._phase_at = at
 
     def __call__(self, report: ProgressReport) -> None:
         """Take a child's report."""
         at = time.monotonic()
         last = self.progress
+        if last is None or last.phase != report.phase:
+            self._count_phase(at)
         # Scoring starts again in each round: the message names it.
         part = (report.phase, report.message)
         if last is None or (last.phase, last.message) != part or report.done < last.done:

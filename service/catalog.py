@@ -96,6 +96,8 @@ class Catalog:
         Raises:
             Problem: model, bundle and options cannot be used together, or too many wait.
         """
+        for upload in (model, bundle):
+            await anyio.to_thread.run_sync(self._storage.localise, upload)
         paths = {"model": model.path, "bundle": bundle.path}
         return await self._search("forecast", paths, options)
 
@@ -120,6 +122,7 @@ class Catalog:
             task.exception()  # marked as seen, also when every request has gone away
 
     async def _search_and_keep(self, upload: StoredUpload, action: str, cache: Path) -> Any:
+        await anyio.to_thread.run_sync(self._storage.localise, upload)
         found = await self._search(action, {str(upload.kind): upload.path})
         if upload.folder.exists():  # it may have been deleted meanwhile
             await anyio.to_thread.run_sync(write_json, cache, found)

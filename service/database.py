@@ -54,6 +54,7 @@ JOBS = sa.Table(
     sa.Column("owner", sa.Text, nullable=False, server_default="", index=True),
     # Its turn among the waiting: see `service.fairness`.
     sa.Column("webhook_url", sa.Text),
+    sa.Column("result_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("turn", sa.Integer, nullable=False, server_default="1"),
     sa.Index("jobs_by_age", "created_us", "id"),
 )
@@ -106,6 +107,7 @@ HOLDERS = sa.Table(
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("filename", sa.Text, nullable=False),
     sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 WEBHOOKS = sa.Table(
@@ -126,6 +128,16 @@ BEATS = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("beat_at", sa.Float, nullable=False),
     sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("gpu_used_bytes", sa.BigInteger),
+    sa.Column("gpu_total_bytes", sa.BigInteger),
+)
+
+PHASES = sa.Table(
+    "phase_seconds",
+    TABLES,
+    sa.Column("phase", sa.Text, primary_key=True),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
 )
 
 ENDED = sa.Table(

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from service.access import Caller
 from service.database import HOLDERS, Database
 from service.problems import Problem
+from service.quotas import Quotas
 from service.sinks import ReceivedFile
 from service.storage import Kind, Storage, StoredUpload, now, plain_filename
 from service.store import JobStore
@@ -27,7 +28,10 @@ from service.store import JobStore
 class Holdings:
     """Methods block on database and disk."""
 
-    def __init__(self, database: Database, storage: Storage, store: JobStore) -> None:
+    def __init__(
+        self, database: Database, storage: Storage, store: JobStore, quotas: Quotas
+    ) -> None:
+        self._quotas = quotas
         self._database = database
         self._storage = storage
         self._store = store
@@ -38,7 +42,7 @@ class Holdings:
         if upload is None:
             return None
         with self._database.read() as connection:
-            row = connection.execute(_held(upload, caller.owner)).one_or_none()
+            row = connection.execute(_held(upload.kind, upload.id, caller.owner)).one_or_none()
         if row is not None:
             return replace(upload, filename=row.filename, created_at=row.created_at)
         return upload if caller.is_admin else None
@@ -67,9 +71,12 @@ class Holdings:
     def add(self, caller: Caller, kind: Kind, received: ReceivedFile) -> tuple[StoredUpload, bool]:
         """Store a file, or take hold of one that is there; whether it is new to the caller."""
         filename = plain_filename(received.filename, kind)
+        self._storage.send_ahead(kind, received.path, received.sha256)
         with self._alone(kind, received.sha256) as connection:
+            is_held = self._holds(connection, caller.owner, kind, received.sha256)
+            if not is_held:
+                self._quotas.check(connection, caller.owner, received.size_bytes)
             upload = self._storage.add_upload(kind, received.path, received.sha256, filename)
-            is_held = connection.execute(_held(upload, caller.owner)).first() is not None
             if not is_held:
                 row = {
                     "kind": kind,
@@ -77,8 +84,10 @@ class Holdings:
                     "owner": caller.owner,
                     "filename": filename,
                     "created_at": now(),
+                    "size_bytes": upload.size_bytes,
                 }
-                connection.execute(HOLDERS.insert().values(**row))
+                changes = {"filename": filename}
+                connection.execute(self._database.upsert(HOLDERS, row, changes))
         return self.get(caller, kind, received.sha256), not is_held
 
     def delete(self, caller: Caller, kind: Kind, upload_id: str) -> None:
@@ -108,6 +117,10 @@ class Holdings:
             self._release(connection, upload, None)
             return True
 
+    def _holds(self, connection: sa.Connection, owner: str, kind: Kind, upload_id: str) -> bool:
+        is_held = connection.execute(_held(kind, upload_id, owner)).first() is not None
+        return is_held and self._storage.find_upload(kind, upload_id) is not None
+
     def _release(self, connection: sa.Connection, upload: StoredUpload, owner: str | None) -> None:
         """Take an upload from one owner, or from all; the last one's file goes."""
         held = sa.and_(HOLDERS.c.kind == upload.kind, HOLDERS.c.upload_id == upload.id)
@@ -124,9 +137,9 @@ class Holdings:
             yield connection
 
 
-def _held(upload: StoredUpload, owner: str) -> sa.Select[tuple[str, str]]:
+def _held(kind: Kind, upload_id: str, owner: str) -> sa.Select[tuple[str, str]]:
     return sa.select(HOLDERS.c.filename, HOLDERS.c.created_at).where(
-        HOLDERS.c.kind == upload.kind,
-        HOLDERS.c.upload_id == upload.id,
+        HOLDERS.c.kind == kind,
+        HOLDERS.c.upload_id == upload_id,
         HOLDERS.c.owner == owner,
     )

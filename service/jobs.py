@@ -21,6 +21,7 @@ from service.access import Caller
 from service.engine import JobQueue
 from service.idempotency import digest_of, fingerprint_of
 from service.problems import Problem
+from service.quotas import Quotas
 from service.records import Job, JobState, ResultFile, new_job_id
 from service.results import JobFiles
 from service.storage import now
@@ -73,7 +74,9 @@ class Jobs:
         workers: Workers,
         files: JobFiles,
         max_queued: int,
+        quotas: Quotas,
     ) -> None:
+        self._quotas = quotas
         self.store = store
         self.watcher = Watcher(store)
         self._queue = queue
@@ -105,7 +108,8 @@ class Jobs:
             job_id: The id that the client chose; None for a new one.
 
         Raises:
-            Problem: `queue_full`, `too_many_jobs`, `idempotency_key_reused`, `job_exists`.
+            Problem: `queue_full`, `too_many_jobs`, `quota_exceeded`, `idempotency_key_reused`,
+                `job_exists`.
         """
         return await anyio.to_thread.run_sync(self._submit, caller, new, key, job_id)
 
@@ -216,7 +220,7 @@ class Jobs:
             )
         await anyio.to_thread.run_sync(self._files.delete, job_id)
 
-    def result(self, job: Job, name: str) -> tuple[Path, ResultFile]:
+    async def result(self, job: Job, name: str) -> tuple[Path, ResultFile]:
         """A result's file and its description.
 
         Raises:
@@ -241,7 +245,7 @@ class Jobs:
                 instance=job.instance,
                 results=sorted(job.results),
             )
-        return self._files.path(job, result), result
+        return await anyio.to_thread.run_sync(self._files.path, job, result), result
 
     def _submit(self, caller: Caller, new: NewJob, key: str | None, job_id: str | None) -> Job:
         name = job_id or new_job_id()
@@ -264,6 +268,7 @@ class Jobs:
 
         def check(connection: sa.Connection, counts: Mapping[str, int]) -> None:
             self._refuse(counts, self._workers.slots_seen(connection))
+            self._quotas.check(connection, caller.owner, 0)
             if caller.max_jobs is not None:
                 _refuse_more(self.store.unfinished_of(connection, caller.owner), caller.max_jobs)
 

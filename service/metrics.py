@@ -20,7 +20,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from service.job_queries import DURATION_BUCKETS
+from service.storage import Storage
 from service.store import JobStore
+from service.workers import Workers
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -30,7 +32,7 @@ _REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1800.0)
 class Metrics:
     """The server's counters, in a registry of their own."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, workers: Workers, storage: Storage) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "pruner_http_requests",
@@ -48,7 +50,11 @@ class Metrics:
         self._upload_bytes = Counter(
             "pruner_upload_bytes", "Bytes of files received.", registry=self.registry
         )
+        self._response_bytes = Counter(
+            "pruner_response_bytes", "Bytes of response bodies sent.", registry=self.registry
+        )
         self.registry.register(_JobCollector(store))
+        self.registry.register(_MachineCollector(store, workers, storage))
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the path's template, not the path."""
@@ -58,6 +64,10 @@ class Metrics:
     def count_upload(self, size_bytes: int) -> None:
         """Count received bytes."""
         self._upload_bytes.inc(size_bytes)
+
+    def count_download(self, size_bytes: int) -> None:
+        """Count sent bytes."""
+        self._response_bytes.inc(size_bytes)
 
     def render(self) -> bytes:
         """All metrics as text."""
@@ -101,4 +111,61 @@ class _JobCollector(Collector):
             "pruner_job_seconds", "Time from a job's first start to its end."
         )
         duration.add_metric([], totals, seconds)
-        return [waiting, ended, duration]
+        age = GaugeMetricFamily(
+            "pruner_queue_age_seconds",
+            "Time that the oldest queued job has waited.",
+            self._store.oldest_waiting_s(),
+        )
+        phases = CounterMetricFamily(
+            "pruner_phase_seconds", "Time that succeeded jobs spent in a phase.", labels=["phase"]
+        )
+        for row in self._store.phases():
+            phases.add_metric([row["phase"]], row["seconds"])
+        return [waiting, ended, duration, age, phases]
+
+
+class _MachineCollector(Collector):
+    """Tells of workers and storage when asked."""
+
+    def __init__(self, store: JobStore, workers: Workers, storage: Storage) -> None:
+        self._store = store
+        self._workers = workers
+        self._storage = storage
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the database is not asked before it is there."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Workers that are alive, their GPUs, and room for files."""
+        alive = self._workers.alive()
+        slots = GaugeMetricFamily(
+            "pruner_worker_slots", "Jobs that a worker runs at a time.", labels=["worker"]
+        )
+        used = GaugeMetricFamily(
+            "pruner_gpu_memory_used_bytes", "Memory in use on a worker's GPU.", labels=["worker"]
+        )
+        total = GaugeMetricFamily(
+            "pruner_gpu_memory_total_bytes", "Memory of a worker's GPU.", labels=["worker"]
+        )
+        for row in alive:
+            slots.add_metric([row["name"]], row["slots"])
+            if row["gpu_total_bytes"] is not None:
+                used.add_metric([row["name"]], row["gpu_used_bytes"])
+                total.add_metric([row["name"]], row["gpu_total_bytes"])
+        gauges = {
+            "pruner_stored_bytes": (
+                "Bytes of models, bundles and results.",
+                self._store.stored_bytes(),
+            ),
+            "pruner_disk_free_bytes": (
+                "Free bytes on the disk of this API's data folder.",
+                self._storage.free_bytes(),
+            ),
+            "pruner_webhooks_waiting": (
+                "Webhook messages that have not arrived yet.",
+                self._store.waiting_webhooks(),
+            ),
+        }
+        plain = [GaugeMetricFamily(name, words, value) for name, (words, value) in gauges.items()]
+        return [slots, used, total, *plain]

@@ -46,6 +46,8 @@ class RequestMiddleware:
 
         async def send_on(message: Message) -> None:
             nonlocal status
+            if message["type"] == "http.response.body":
+                self._metrics.count_download(len(message.get("body", b"")))
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)

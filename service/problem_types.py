@@ -57,6 +57,14 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
         "This URL is not told",
         "Use an https URL of a host that the operator allows (OUTBOUND_HOSTS).",
     ),
+    "source_not_allowed": ProblemType(
+        422,
+        "This URL is not read",
+        "Use https:// with a host of OUTBOUND_HOSTS, or s3:// with a bucket of SOURCE_BUCKETS.",
+    ),
+    "source_unreadable": ProblemType(
+        422, "The URL could not be read", "Check that it can be fetched, or upload the file."
+    ),
     "rate_limited": ProblemType(
         429, "Too many requests", "Wait for the seconds in Retry-After, and poll less often."
     ),
@@ -118,6 +126,11 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
         507,
         "Not enough room on disk",
         "Delete jobs, models or bundles that are no longer needed, or give the server more disk.",
+    ),
+    "quota_exceeded": ProblemType(
+        507,
+        "The quota is used up",
+        "Delete jobs, models or bundles that are no longer needed, or ask for a larger quota.",
     ),
     # resources
     "model_not_found": ProblemType(
@@ -184,6 +197,11 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
         503,
         "The database does not answer",
         "Try again after the seconds in Retry-After; with an Idempotency-Key that is safe.",
+    ),
+    "storage_unavailable": ProblemType(
+        503,
+        "The object storage does not answer",
+        "Try again after the seconds in Retry-After; nothing is lost.",
     ),
     "job_expired": ProblemType(
         410,

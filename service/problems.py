@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from graph_ops.errors import PrunerError
+from service.objects import StorageUnavailable
 from service.problem_types import PROBLEM_TYPES
 
 MEDIA_TYPE = "application/problem+json"
@@ -161,6 +162,14 @@ def install(app: FastAPI) -> None:
             headers={"Retry-After": "5"},
         ).response(request.url.path)
 
+    async def on_storage_error(request: Request, error: Exception) -> Response:
+        log.error("the object storage does not answer: %s", error)
+        return Problem(
+            "storage_unavailable",
+            "The object storage does not answer.",
+            headers={"Retry-After": "5"},
+        ).response(request.url.path)
+
     async def on_unexpected(request: Request, error: Exception) -> Response:
         request_id = request.scope.get("request_id", "")
         log.error("request %s failed: %s", request_id, type(error).__name__)
@@ -177,6 +186,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(OperationalError, on_database_error)
     app.add_exception_handler(PoolTimeout, on_database_error)
+    app.add_exception_handler(StorageUnavailable, on_storage_error)
     app.add_exception_handler(Exception, on_unexpected)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.files import read_json, remove, sync_folder
+from service.objects import StorageUnavailable
 from service.records import Job, ResultFile
 from service.storage import Storage
 
@@ -31,22 +32,70 @@ class JobFiles:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._objects = storage.objects
 
     def checkpoint(self, job_id: str) -> Path:
         """Folder of a job's checkpoint; it may not be there."""
         return self._folder(job_id) / "checkpoint"
 
     def rounds(self, job_id: str) -> int:
-        """Rounds that a job's checkpoint has, by the name that `graph_ops.checkpoint` gives it."""
+        """Rounds that a job's checkpoint has, by the name that `graph_ops.checkpoint` gives it.
+
+        What other machines have reached is fetched first.
+        """
+        folder = self.checkpoint(job_id)
+        known = set(self._round_names(folder))
+        for found in self._objects.below(f"jobs/{job_id}/checkpoint"):
+            name = found.name.rpartition("/")[2]
+            if name not in known:
+                self.open(job_id)
+                folder.mkdir(exist_ok=True)
+                self._objects.fetch(found.name, folder / name)
+        return max(map(_number_of, self._round_names(folder)), default=0)
+
+    def save_checkpoint(self, job_id: str, saved: int) -> int:
+        """Store the newest round where other machines find it; its number.
+
+        Args:
+            job_id: The job.
+            saved: Number of the round that is stored already.
+        """
+        if not self._objects.is_remote:
+            return saved
+        folder = self.checkpoint(job_id)
+        newest = max(self._round_names(folder), key=_number_of, default=None)
+        if newest is None or _number_of(newest) <= saved:
+            return saved
+        prefix = f"jobs/{job_id}/checkpoint"
         try:
-            names = os.listdir(self.checkpoint(job_id))
+            self._objects.put(f"{prefix}/{newest}", folder / newest)
+        except FileNotFoundError:  # a still newer one has taken its place
+            return saved
+        older = [o.name for o in self._objects.below(prefix) if not o.name.endswith(f"/{newest}")]
+        self._objects.delete(older)
+        return _number_of(newest)
+
+    def _round_names(self, folder: Path) -> list[str]:
+        try:
+            return [name for name in os.listdir(folder) if _ROUND.fullmatch(name)]
         except OSError:
-            return 0
-        return max((int(m[1]) for name in names if (m := _ROUND.fullmatch(name))), default=0)
+            return []
 
     def path(self, job: Job, result: ResultFile) -> Path:
-        """A result's file."""
-        return self._folder(job.id) / result.name
+        """A result's file.
+
+        Raises:
+            StorageUnavailable: it cannot be fetched, or is damaged.
+        """
+        path = self._folder(job.id) / result.name
+        if self._objects.is_remote and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._objects.fetch(f"jobs/{job.id}/{result.name}", path):
+                raise StorageUnavailable(f"The object storage has lost {result.name}.")
+            if _digest_and_flush(path)[0] != result.sha256:
+                path.unlink()
+                raise StorageUnavailable(f"The object storage has damaged {result.name}.")
+        return path
 
     def open(self, job_id: str) -> None:
         """Make a job's folder."""
@@ -84,12 +133,21 @@ class JobFiles:
         sync_folder(folder.parent)
         return results
 
+    def publish(self, job_id: str, results: dict[str, ResultFile]) -> None:
+        """Store results where every machine finds them; may be repeated."""
+        for result in results.values():
+            self._objects.put(f"jobs/{job_id}/{result.name}", self._folder(job_id) / result.name)
+
     def tidy(self, job: Job) -> None:
         """Remove what a finished job does not need; failed ones keep their checkpoint."""
         folder = self._folder(job.id)
         needed = {Path(result.name).parts[0] for result in job.results.values()}
         if not needed:
             needed.add("checkpoint")
+        prefix = f"jobs/{job.id}/"
+        stored = [found.name for found in self._objects.below(prefix)]
+        kept = tuple(f"{prefix}{name}/" for name in needed)
+        self._objects.delete([name for name in stored if not name.startswith(kept)])
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
@@ -105,6 +163,8 @@ class JobFiles:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - self._folder(name).stat().st_mtime > older_than_s:
                     old.append(name)
+        # A job's row is there before its first object is.
+        old += self._objects.folders("jobs")
         return sorted(set(old) - known(old))
 
     def delete(self, job_id: str) -> None:
@@ -113,6 +173,11 @@ class JobFiles:
 
     def _folder(self, job_id: str) -> Path:
         return self._storage.jobs / job_id
+
+
+def _number_of(name: str) -> int:
+    found = _ROUND.fullmatch(name)
+    return int(found[1]) if found else 0
 
 
 def _digest_and_flush(path: Path) -> tuple[str, int]:

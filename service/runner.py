@@ -189,11 +189,15 @@ class Spares:
         return None
 
 
+def _is_secret(name: str) -> bool:
+    return name in _WITHHELD or name.startswith(("AWS_", "PG"))
+
+
 def _environment(scratch: Path | None) -> dict[str, str]:
     """The child's environment: ours without secrets, and imports that depend on no folder."""
     package_root = str(Path(service.__file__).resolve().parent.parent)
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    ours = {name: value for name, value in os.environ.items() if name.upper() not in _WITHHELD}
+    ours = {name: value for name, value in os.environ.items() if not _is_secret(name.upper())}
     return {
         **ours,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(str(Path(p).resolve()) for p in paths)),

@@ -17,10 +17,13 @@ from service.holdings import Holdings
 from service.jobs import Jobs
 from service.keys import KeyStore
 from service.metrics import Metrics
+from service.objects import open_objects
 from service.outbound import OutboundGuard, UrlRefused
 from service.problems import Problem
+from service.quotas import Quotas
 from service.results import JobFiles
 from service.settings import Settings
+from service.sources import Sources
 from service.storage import Storage
 from service.store import JobStore
 from service.uploads import Uploads
@@ -57,22 +60,26 @@ class Services:
     @classmethod
     def build(cls, settings: Settings, storage: Storage | None = None) -> Services:
         """The parts, wired and not yet started."""
-        storage = storage or Storage(settings.data_dir, settings.min_free_disk_bytes)
+        storage = storage or Storage(
+            settings.data_dir, settings.min_free_disk_bytes, open_objects(settings.storage_url)
+        )
         database = Database(settings.database)
         store = JobStore(database, settings.job_retention_s)
         workers = Workers(database)
-        metrics = Metrics(store)
+        metrics = Metrics(store, workers, storage)
         children = Children(settings)
-        holdings = Holdings(database, storage, store)
+        guard = OutboundGuard.of(settings)
+        quotas = Quotas(settings)
+        holdings = Holdings(database, storage, store, quotas)
         return cls(
             settings=settings,
             storage=storage,
             database=database,
             workers=workers,
             metrics=metrics,
-            uploads=Uploads(settings, storage, metrics),
+            uploads=Uploads(settings, storage, metrics, Sources(settings, guard)),
             gate=Gate(settings, KeyStore(database)),
-            guard=OutboundGuard.of(settings),
+            guard=guard,
             holdings=holdings,
             catalog=Catalog(
                 storage,
@@ -87,6 +94,7 @@ class Services:
                 workers,
                 JobFiles(storage),
                 settings.max_queued_jobs,
+                quotas,
             ),
         )
 

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     database_url: Annotated[str, Field(pattern="^(sqlite:///|postgresql://).")] | None = None
     """Database of jobs: `postgresql://user@host/name`, or `sqlite:///` and a path for one machine.
     When not set: the file `jobs.sqlite` in `DATA_DIR`."""
+    storage_url: Annotated[str, Field(pattern="^s3://.")] | None = None
+    """Object storage that keeps models, bundles, checkpoints and results: `s3://bucket/prefix`,
+    with credentials and endpoint from the usual `AWS_*` variables. `DATA_DIR` is then each
+    machine's own cache. When not set: `DATA_DIR` keeps everything."""
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,62}$")] | None = None
     """Name of this worker: unique, and the same after a restart. When not set: the host's name."""
     allow_unauthenticated: bool = False
@@ -66,6 +70,9 @@ class Settings(BaseSettings):
     outbound_private_hosts: str = ""
     """Exceptions, as `host:port` with commas between them: they may have private addresses and
     speak plain http."""
+    source_buckets: str = ""
+    """Buckets, or `bucket/prefix`, with commas between them, that models and bundles may be given
+    from as `s3://` URLs. None when empty."""
     webhook_secret: Annotated[SecretStr, Field(min_length=24)] | None = None
     """What the signing secrets of webhooks follow from: the same for every API and worker. When
     not set no webhooks are sent."""
@@ -92,6 +99,12 @@ class Settings(BaseSettings):
     """Seconds an upload may stand still before it is given up."""
     min_free_disk_bytes: Annotated[int, Field(ge=0)] = 512 * 2**20
     """Free bytes on the disk of `DATA_DIR` below which new work is refused."""
+
+    max_stored_bytes: Bytes | None = None
+    """Bytes of all models, bundles and results together above which new ones are refused. No
+    limit but the disk when not set."""
+    max_stored_bytes_per_owner: Bytes | None = None
+    """The same for each owner of API keys."""
 
     job_retention_s: Annotated[float, Field(ge=0)] = 30 * 86400.0
     """Seconds that a job's results are kept after its end, and its record as long again; 0 keeps

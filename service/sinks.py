@@ -75,6 +75,20 @@ class FileSink:
         except OSError as error:
             raise _disk_problem(error) from error
 
+    def expect(self, size_bytes: int) -> None:
+        """Refuse on a declared size, before a byte comes.
+
+        Raises:
+            Problem: it is over the limit.
+        """
+        if size_bytes > self._max_bytes:
+            raise Problem(
+                self._too_large_code,
+                f"The {self._part} has {size_bytes} bytes; at most {self._max_bytes} are taken.",
+                part=self._part,
+                limit_bytes=self._max_bytes,
+            )
+
     def finish(self) -> ReceivedFile:
         """Flush to disk and close.
 

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import re
 import secrets
@@ -31,6 +33,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from service.files import move_folder, read_json, remove, sync_folder, write_json
+from service.objects import NoObjects, Objects, StorageUnavailable
 from service.problems import Problem
 
 _OWNER = ".owner"
@@ -93,7 +96,8 @@ class Storage:
     Methods block on the disk; coroutines call them through threads where that may take long.
     """
 
-    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
+    def __init__(self, root: Path, min_free_bytes: int = 0, objects: Objects | None = None) -> None:
+        self.objects = objects or NoObjects()
         self.root = root.absolute()
         self.min_free_bytes = min_free_bytes
         self.jobs = self.root / "jobs"
@@ -203,6 +207,14 @@ class Storage:
         folder.mkdir()
         return folder
 
+    def send_ahead(self, kind: Kind, file: Path, sha256: str) -> None:
+        """Bring a file's bytes to the object storage, which may take long.
+
+        They count for nothing until `add_upload`, and are the same whoever sends them.
+        """
+        if self.objects.is_remote and self.find_upload(kind, sha256) is None:
+            self.objects.put(f"{kind}s/{sha256}/file", file)
+
     def add_upload(self, kind: Kind, file: Path, sha256: str, filename: str) -> StoredUpload:
         """Move a complete file into the store; an upload that is there already stays.
 
@@ -221,11 +233,15 @@ class Storage:
         folder = self.new_temporary()
         file.rename(folder / "file")
         write_json(folder / "about.json", asdict(about))
+        prefix = f"{kind}s/{sha256}"
+        if not self.objects.below(prefix):  # sent ahead, unless somebody deleted it just now
+            self.objects.put(f"{prefix}/file", folder / "file")
+        self.objects.put(f"{prefix}/about.json", folder / "about.json")  # says that it is there
         target = self._uploads[kind] / sha256
         try:
             move_folder(folder, target)
         except OSError:
-            if self.find_upload(kind, sha256) is None:
+            if read_json(target / "about.json") is None:
                 raise
             remove(folder)
         return self.get_upload(kind, sha256)
@@ -235,14 +251,20 @@ class Storage:
         if not _SHA256.fullmatch(upload_id):
             return None
         folder = self._uploads[kind] / upload_id
-        data = read_json(folder / "about.json")
-        if data is None:
-            return None
+        if self.objects.is_remote:
+            found = self.objects.read(f"{kind}s/{upload_id}/about.json")
+            if found is None:
+                return None
+            data, used_at = json.loads(found[0]), found[1]
+        else:
+            data = read_json(folder / "about.json")
+            if data is None:
+                return None
+            try:
+                used_at = (folder / "about.json").stat().st_mtime
+            except FileNotFoundError:  # deleted just now
+                return None
         about = _About(**data)
-        try:
-            used_at = (folder / "about.json").stat().st_mtime
-        except FileNotFoundError:  # deleted just now
-            return None
         return StoredUpload(
             id=upload_id,
             kind=kind,
@@ -267,25 +289,53 @@ class Storage:
             )
         return upload
 
+    def localise(self, upload: StoredUpload) -> StoredUpload:
+        """Make sure that an upload's file is on this machine.
+
+        Raises:
+            Problem: it was deleted meanwhile.
+        """
+        if upload.path.exists():
+            return upload
+        upload.folder.mkdir(exist_ok=True)
+        prefix = f"{upload.kind}s/{upload.id}"
+        if not self.objects.fetch(f"{prefix}/file", upload.path):
+            remove(upload.folder)
+            raise Problem(f"{upload.kind}_not_found", f"The {upload.kind} was deleted just now.")
+        with upload.path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != upload.id:
+            upload.path.unlink()
+            raise StorageUnavailable(f"The stored {upload.kind} {upload.id} is damaged.")
+        self.objects.fetch(f"{prefix}/about.json", upload.folder / "about.json")
+        return upload
+
     def touch(self, upload: StoredUpload) -> None:
         """Remember that an upload is used now."""
+        about = upload.folder / "about.json"
         with contextlib.suppress(FileNotFoundError):
-            os.utime(upload.folder / "about.json")
+            os.utime(about)
+            self.objects.put(f"{upload.kind}s/{upload.id}/about.json", about)
 
     def uploads(self) -> Iterator[StoredUpload]:
         """All models and bundles."""
         for kind, folder in self._uploads.items():
-            for upload_id in os.listdir(folder):
+            is_remote = self.objects.is_remote
+            names = self.objects.folders(f"{kind}s") if is_remote else os.listdir(folder)
+            for upload_id in names:
                 upload = self.find_upload(kind, upload_id)
                 if upload is not None:
                     yield upload
 
     def delete_upload(self, upload: StoredUpload) -> None:
         """Remove a model or bundle and what is known about it."""
+        prefix = f"{upload.kind}s/{upload.id}"
+        self.objects.delete([f"{prefix}/about.json", f"{prefix}/file"])
         self._discard(upload.folder)
 
     def delete_job(self, job_id: str) -> None:
         """Remove a job's folder."""
+        self.objects.delete([found.name for found in self.objects.below(f"jobs/{job_id}")])
         self._discard(self.jobs / job_id)
 
     def _discard(self, folder: Path) -> None:

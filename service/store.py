@@ -14,8 +14,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import webhooks
-from service.database import ENDED, EVENTS, JOBS, KEYS, LABELS, Database
+from service import quotas, webhooks
+from service.database import (
+    ENDED,
+    EVENTS,
+    JOBS,
+    KEYS,
+    LABELS,
+    PHASES,
+    WEBHOOKS,
+    Database,
+)
 from service.fairness import next_turn
 from service.job_queries import bucket_of, job_of, metadata_rows
 from service.records import (
@@ -134,6 +143,30 @@ class JobStore:
         """Jobs that ended, by state, code and duration: rows of `ended_jobs`."""
         with self._database.read() as connection:
             return [dict(row) for row in connection.execute(sa.select(ENDED)).mappings()]
+
+    def phases(self) -> list[Mapping[str, Any]]:
+        """Seconds that jobs spent in each phase: rows of `phase_seconds`."""
+        with self._database.read() as connection:
+            return [dict(row) for row in connection.execute(sa.select(PHASES)).mappings()]
+
+    def oldest_waiting_s(self) -> float:
+        """Seconds that the oldest queued job has waited; 0 when none waits."""
+        query = sa.select(sa.func.min(JOBS.c.created_us)).where(JOBS.c.state == JobState.QUEUED)
+        with self._database.read() as connection:
+            oldest = connection.execute(query).scalar()
+            at = self._database.clock(connection)
+        return 0.0 if oldest is None else max(0.0, at - oldest / 1e6)
+
+    def stored_bytes(self) -> int:
+        """Bytes of all models, bundles and results."""
+        with self._database.read() as connection:
+            return quotas.stored_bytes(connection)
+
+    def waiting_webhooks(self) -> int:
+        """Webhook messages that have not arrived yet."""
+        query = sa.select(sa.func.count()).select_from(WEBHOOKS)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def user_of(self, upload_id: str, owner: str | None = None) -> str | None:
         """Id of a job that is not over and needs this model or bundle, or None.
@@ -366,6 +399,7 @@ class JobStore:
         failure: Failure | None = None,
         results: dict[str, ResultFile] | None = None,
         progress: JobProgress | None = None,
+        phase_seconds: Mapping[str, float] | None = None,
     ) -> Job:
         """End a job; one that was cancelled meanwhile but has its results has succeeded.
 
@@ -376,6 +410,7 @@ class JobStore:
             job = self._held(connection, ticket)
             job.results = results or {}
             job.progress = progress or job.progress
+            self._count_phases(connection, phase_seconds or {})
             return self._end(connection, job, state, failure)
 
     # What the sweeper does ---------------------------------------------------------------------
@@ -395,7 +430,7 @@ class JobStore:
             job.results, job.failure = {}, job.failure or expiry()
             job.expires_at = time.time() + self._retention_s
             fields = {"failure", "results", "expires_at"}
-            dumped = job.model_dump(mode="json", include=fields)
+            dumped = job.model_dump(mode="json", include=fields) | {"result_bytes": 0}
             self._enter(connection, job, JobState.EXPIRED, **dumped)
 
     def known(self, job_ids: Iterable[str]) -> set[str]:
@@ -461,13 +496,21 @@ class JobStore:
         if self._retention_s:
             job.expires_at = time.time() + self._retention_s
         fields = {"failure", "results", "progress", "expires_at"}
-        self._enter(connection, job, state, **job.model_dump(mode="json", include=fields))
+        values = job.model_dump(mode="json", include=fields)
+        values["result_bytes"] = sum(result.size_bytes for result in job.results.values())
+        self._enter(connection, job, state, **values)
         webhooks.put(connection, job)
         started = sa.select(JOBS.c.started_at).where(JOBS.c.id == job.id)
         started_at = connection.execute(started).scalar()
         seconds = None if started_at is None else max(0.0, time.time() - started_at)
         self._count_end(connection, state, failure.code if failure else "", seconds)
         return job
+
+    def _count_phases(self, connection: sa.Connection, phase_seconds: Mapping[str, float]) -> None:
+        for phase, seconds in phase_seconds.items():
+            row = {"phase": phase, "jobs": 1, "seconds": seconds}
+            more = {"jobs": PHASES.c.jobs + 1, "seconds": PHASES.c.seconds + seconds}
+            connection.execute(self._database.upsert(PHASES, row, more))
 
     def _count_end(
         self, connection: sa.Connection, state: JobState, code: str, seconds: float | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.multipart import FilePart, Form, FormReader, TextPart
 from service.problems import Problem
 from service.settings import Settings
 from service.sinks import FileSink, ReceivedFile
+from service.sources import Sources
 from service.storage import Storage
 
 # Bytes handed to a thread at once: large enough that the hand-over costs nothing, small enough
@@ -33,7 +35,10 @@ _RAW_TYPES = frozenset({b"", b"application/octet-stream", b"application/zip", b"
 class Uploads:
     """Receives files for the store."""
 
-    def __init__(self, settings: Settings, storage: Storage, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, storage: Storage, metrics: Metrics, sources: Sources
+    ) -> None:
+        self._sources = sources
         self._settings = settings
         self._storage = storage
         self._metrics = metrics
@@ -87,6 +92,9 @@ class Uploads:
                 if "file" not in form.files:
                     raise Problem("part_missing", "The part 'file' is missing.", part="file")
                 yield form.files["file"]
+        elif content_type == b"application/json":
+            async with self._source(request, part) as received:
+                yield received
         elif content_type in _RAW_TYPES:
             async with self._raw(request, part) as received:
                 yield received
@@ -97,6 +105,30 @@ class Uploads:
                 "multipart/form-data with a part 'file', or application/octet-stream.",
                 headers={"Accept": "multipart/form-data, application/octet-stream"},
             )
+
+    @asynccontextmanager
+    async def _source(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
+        """What a URL in a JSON body names."""
+        self._check_length(request, self._settings.max_options_bytes, "body_too_large")
+        url = _url_of(await request.body())
+        folder = await anyio.to_thread.run_sync(self._storage.new_temporary)
+        try:
+            sink = FileSink(
+                folder / "body",
+                url.partition("?")[0].rpartition("/")[2],
+                max_bytes=part.max_bytes,
+                too_large_code=part.too_large_code,
+                part="file",
+                on_bytes=self._metrics.count_upload,
+            )
+            try:
+                await anyio.to_thread.run_sync(self._sources.fetch, url, sink)
+                received = await anyio.to_thread.run_sync(sink.finish)
+            finally:
+                sink.abandon()
+            yield received
+        finally:
+            await _remove(folder)
 
     @asynccontextmanager
     async def _raw(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
@@ -167,6 +199,22 @@ class Uploads:
             batch.clear()
         if batch:
             await anyio.to_thread.run_sync(write, bytes(batch))
+
+
+def _url_of(body: bytes) -> str:
+    """The URL in a body `{"url": "..."}`.
+
+    Raises:
+        Problem: it is something else.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    url = document.get("url") if isinstance(document, dict) and len(document) == 1 else None
+    if not isinstance(url, str) or not url.isascii() or len(url) > 2048:
+        raise Problem("request_invalid", 'The body has to be {"url": "..."}.', errors=[])
+    return url
 
 
 async def _remove(folder: Path) -> None:

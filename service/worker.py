@@ -15,8 +15,10 @@ from service import engine
 from service.attempts import Attempts
 from service.children import Children
 from service.database import Database
+from service.gpu_memory import GpuMemory
 from service.holdings import Holdings
 from service.outbound import OutboundGuard
+from service.quotas import Quotas
 from service.results import JobFiles
 from service.settings import Settings
 from service.storage import Storage
@@ -44,9 +46,10 @@ class Worker:
         self._storage = storage
         self._database = Database(settings.database)
         self._workers = Workers(self._database)
+        self._gpu = GpuMemory(settings.gpu_device)
         self._engine = engine.Engine(self._database, self._name, self._slots)
         store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
-        holdings = Holdings(self._database, storage, store)
+        holdings = Holdings(self._database, storage, store, Quotas(settings))
         queue = engine.JobQueue(self._database)
         self._sweeper = Sweeper(settings, store, storage, holdings, files, queue)
         self._attempts = Attempts(
@@ -82,7 +85,7 @@ class Worker:
     def _look_around(self) -> None:
         """Say that this worker is alive, and take over from those that are not."""
         try:
-            alive = self._workers.beat(self._name, self._slots)
+            alive = self._workers.beat(self._name, self._slots, self._gpu.read())
             for place in self._engine.take_over(alive):
                 log.warning("took over %s from a worker that is gone", place)
         except sa.exc.SQLAlchemyError as error:

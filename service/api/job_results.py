@@ -27,7 +27,7 @@ def _file_doc(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def result_response(
+async def result_response(
     request: Request,
     services: Services,
     job: Job,
@@ -39,7 +39,7 @@ def result_response(
     Raises:
         Problem: it is not there, or the job failed.
     """
-    path, result = services.jobs.result(job, name)
+    path, result = await services.jobs.result(job, name)
     stem = _UNSAFE.sub("_", PurePath(job.filename).stem) or "model"
     names = {
         "model": f"{stem}-pruned{path.suffix}",
@@ -65,7 +65,7 @@ def result_response(
 )
 async def get_job_model(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """The pruned model: `.onnx`, or a `.zip` with external data where it is over 2 GB."""
-    return result_response(request, services, job, "model")
+    return await result_response(request, services, job, "model")
 
 
 @router.head("/v1/jobs/{job_id}/report", include_in_schema=False)
@@ -76,7 +76,7 @@ async def get_job_model(services: ServicesDep, request: Request, job: VisibleJob
 )
 async def get_job_report(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """What was removed, what it cost, and the proof."""
-    return result_response(request, services, job, "report")
+    return await result_response(request, services, job, "report")
 
 
 @router.head("/v1/jobs/{job_id}/scores", include_in_schema=False)
@@ -87,4 +87,4 @@ async def get_job_report(services: ServicesDep, request: Request, job: VisibleJo
 )
 async def get_job_scores(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """The score state, which can be merged and cut again."""
-    return result_response(request, services, job, "scores")
+    return await result_response(request, services, job, "scores")

@@ -14,6 +14,7 @@ from graph_ops.options import PruneOptions
 from service.access import PUBLIC
 from service.api.schemas import EngineView, Health, ProblemTypeView, Readiness
 from service.metrics import CONTENT_TYPE
+from service.objects import StorageUnavailable
 from service.problem_types import PROBLEM_TYPES
 from service.problems import Problem
 from service.services import Services, ServicesDep
@@ -45,6 +46,7 @@ def readyz(services: ServicesDep) -> Readiness:
         "data_dir": _check_data_dir(services.storage.tmp),
         "disk": _check_disk(services),
         "database": _check_database(services),
+        "storage": _check_storage(services),
         "workers": _check_workers(services),
         "children": _check_children(services),
     }
@@ -128,6 +130,14 @@ def _check_database(services: Services) -> str:
         services.jobs.store.counts()
     except sa.exc.SQLAlchemyError as error:
         return f"does not answer ({type(error).__name__})"
+    return "ok"
+
+
+def _check_storage(services: Services) -> str:
+    try:
+        services.storage.objects.check()
+    except StorageUnavailable as error:
+        return str(error).rstrip(".")
     return "ok"
 
 

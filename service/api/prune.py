@@ -108,7 +108,7 @@ async def prune(
             headers["Preference-Applied"] = preferences.applied
         headers["Content-Location"] = f"{job.instance}/model"
         try:
-            return result_response(request, services, job, "model", headers)
+            return await result_response(request, services, job, "model", headers)
         except Problem as problem:
             problem.headers.update({**headers, "Content-Location": job.instance})
             raise

@@ -6,6 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+_URL = {
+    "type": "object",
+    "properties": {
+        "url": {"type": "string", "maxLength": 2048, "description": "https:// or s3://"}
+    },
+    "required": ["url"],
+    "additionalProperties": False,
+}
+
 
 def upload_body(what: str) -> dict[str, Any]:
     """A request body that is one file, multipart or raw."""
@@ -16,6 +25,7 @@ def upload_body(what: str) -> dict[str, Any]:
         "content": {
             "multipart/form-data": {"schema": form},
             "application/octet-stream": {"schema": file},
+            "application/json": {"schema": _URL},
         },
     }
 

@@ -189,7 +189,8 @@ def test_refused_uploads_leave_nothing_behind(server: Server) -> None:
 def test_an_upload_that_stands_still_is_given_up(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
         connection.sendall(
-            b"POST /v1/bundles HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nsome bytes"
+            b"POST /v1/bundles HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 1000\r\n\r\nsome bytes"
         )
         connection.settimeout(20)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -200,7 +201,8 @@ def test_an_upload_that_stands_still_is_given_up(server: Server) -> None:
 def test_a_client_that_goes_away_in_an_upload_leaves_nothing(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
         connection.sendall(
-            b"POST /v1/bundles HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome bytes"
+            b"POST /v1/bundles HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 1000000\r\n\r\nsome bytes"
         )
     end = time.monotonic() + 5
     while server.leftovers() and time.monotonic() < end:

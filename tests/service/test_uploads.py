@@ -86,7 +86,7 @@ def test_a_declared_size_is_refused_before_the_body_is_sent(server: Server) -> N
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
         connection.settimeout(20)
         connection.sendall(
-            b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n"
+            b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n"
             b"Expect: 100-continue\r\n\r\n"
         )
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

@@ -136,7 +136,7 @@ def test_a_message_outlives_everything_that_is_killed(tmp_path: Path) -> None:
         "https://127.0.0.1/",
         "https://[::1]/",
         "ftp://hooks.example.com/",
-        "file:///etc/passwd",
+        "file:/etc/passwd",
         "https:///path",
         "//hooks.example.com/",
         "gopher",
@@ -212,7 +212,7 @@ def test_redirects_are_checked_like_any_url(receiver: Receiver) -> None:
         with guard.follow(client, "GET", f"{receiver.url}/first") as response:
             assert response.status_code == 200
         assert [path for path, _, _ in receiver.requests] == ["/first", "/second"]
-        for target in ("http://127.0.0.1:9/", "https://localhost/", "file:///etc/passwd"):
+        for target in ("http://127.0.0.1:9/", "https://localhost/", "file:/etc/passwd"):
             receiver.answers[:] = [(302, {"Location": target})]
             with (
                 pytest.raises(UrlRefused),
