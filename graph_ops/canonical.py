@@ -9,21 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx import version_converter
 
 from graph_ops.channels import Dims
 from graph_ops.collector import without_collector
 from graph_ops.errors import ModelRunError
-from graph_ops.graph import graph_inputs
+from graph_ops.graph import (
+    constant_array,
+    constant_ints,
+    graph_inputs,
+    input_at,
+    int_of,
+    is_root_constant,
+    node_label,
+    normalized_axis,
+    stored_value,
+)
 from graph_ops.model import infer_shapes, lift_constants
 from graph_ops.runtime import EXTERNAL_BYTES
+from graph_ops.shape_evaluation import refine
 
 SCORING_OPSET = 18
 """Lowest opset of a scoring copy; a model that is already newer stays as it is."""
 SCORING_IR_VERSION = 9
+
+
+class BoundShapes(dict[str, Dims]):
+    """Shapes by name, None for what depends on the batch, and numbers that are known.
+
+    Attributes:
+        numbers: Computed tensors (shape arithmetic) that depend on nothing but the model and the
+            shape of a sample, by name.
+    """
+
+    def __init__(self, dims: Mapping[str, Dims], numbers: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(dims)
+        self.numbers = dict(numbers)
 
 
 @dataclass(frozen=True)
@@ -40,7 +67,7 @@ class ScoringCopy:
 
 
 @without_collector
-def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Dims]:
+def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> BoundShapes:
     """Shapes of every value when each input has the given per-sample shape.
 
     The model itself is not changed. Axis 0 of the inputs stays as it is.
@@ -52,7 +79,8 @@ def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -
     bound = model.clone()
     _set_input_shapes(bound, sample_shapes)
     infer_shapes(bound)
-    return collect_shapes(bound)
+    refined = refine(bound, collect_shapes(bound))
+    return BoundShapes(refined.dims, refined.numbers)
 
 
 def collect_shapes(model: ir.Model) -> dict[str, Dims]:
@@ -81,7 +109,16 @@ def scoring_copy(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) 
     _set_input_shapes(copy, sample_shapes)
     _clear_inferred_shapes(copy)
     infer_shapes(copy)
-    return ScoringCopy(copy, collect_shapes(copy))
+    refined = refine(copy, collect_shapes(copy))
+    for node in copy.graph:
+        for output in node.outputs:
+            if output.dtype is None and str(output.name) in refined.types:
+                output.dtype = ir.DataType(refined.types[str(output.name)])
+            if output.shape is None and str(output.name) in refined.dims:
+                output.shape = ir.Shape(refined.dims[str(output.name)])
+    _store_numbers(copy.graph, refined.numbers)
+    _split_plainly(copy.graph, refined.dims)
+    return ScoringCopy(copy, refined.dims)
 
 
 def _raise_opset(model: ir.Model) -> ir.Model:
@@ -126,6 +163,67 @@ def _attach_weights(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -
     for value in [v for v in model.graph.inputs if v.name in weights]:
         value.const_value = weights[str(value.name)]
         model.graph.initializers.add(value)
+
+
+def _store_numbers(graph: ir.Graph, numbers: Mapping[str, NDArray[Any]]) -> None:
+    """Store what is computed from shapes alone where it is read by anything else."""
+    for node in list(graph):
+        for output in node.outputs:
+            array = numbers.get(str(output.name))
+            readers = [
+                use
+                for use in output.uses()
+                if use.node.graph is graph
+                and any(str(o.name) not in numbers for o in use.node.outputs if o.name)
+            ]
+            if array is None or not readers or is_root_constant(output):
+                continue
+            dtype = array.dtype if output.dtype is None else output.dtype.numpy()
+            value = stored_value(f"{output.name}/known", array.astype(dtype))
+            graph.initializers.add(value)
+            for use in readers:
+                use.node.replace_input_with(use.idx, value)
+
+
+def _split_plainly(graph: ir.Graph, dims: dict[str, Dims]) -> None:
+    """Write Split for SplitToSequence where every part is taken out by its position."""
+    for node in list(graph):
+        if node.op_type != "SplitToSequence" or not int_of(node, "keepdims", 1):
+            continue
+        x, sequence = node.inputs[0], node.outputs[0]
+        readers = [use.node for use in sequence.uses()]
+        positions = [constant_ints(r.inputs[1]) for r in readers if r.op_type == "SequenceAt"]
+        x_dims = None if x is None else dims.get(str(x.name))
+        sizes = constant_ints(input_at(node, 1))
+        if len(positions) != len(readers) or None in positions or x_dims is None or not sizes:
+            continue
+        length = x_dims[normalized_axis(int_of(node, "axis", 0), len(x_dims))]
+        if length is None:
+            continue
+        array = constant_array(node.inputs[1])
+        if array is not None and array.ndim == 0:
+            sizes = [min(sizes[0], length - i) for i in range(0, length, max(sizes[0], 1))]
+        split_sizes = stored_value(f"{sequence.name}/sizes", np.asarray(sizes, dtype=np.int64))
+        graph.initializers.add(split_sizes)
+        split = ir.node(
+            "Split",
+            [x, split_sizes],
+            attributes={"axis": int_of(node, "axis", 0)},
+            num_outputs=len(sizes),
+            name=f"{node_label(node)}/split",
+        )
+        graph.insert_before(node, split)
+        for index, output in enumerate(split.outputs):
+            output.name = f"{sequence.name}/part_{index}"
+            dims_of_part = list(x_dims)
+            dims_of_part[normalized_axis(int_of(node, "axis", 0), len(x_dims))] = sizes[index]
+            dims[output.name] = tuple(dims_of_part)
+        for reader, position in zip(readers, positions, strict=True):
+            assert position is not None
+            graph_output = reader.outputs[0]
+            graph_output.replace_all_uses_with(split.outputs[position[0]])
+            graph.remove(reader, safe=True)
+        graph.remove(node, safe=True)
 
 
 def _set_input_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -15,9 +15,11 @@ arXiv 2301.12900) do by tracing modules, done here on tensor axes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -26,9 +28,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from graph_ops.balance import Balances
-from graph_ops.edits import Edit, SpellCount
-from graph_ops.graph import constant_dims, is_root_constant, node_label
-from graph_ops.shape_arithmetic import AxisLength, Element, StoredElement, elements_of
+from graph_ops.edits import Edit, SpellCount, StoreNumbers
+from graph_ops.graph import constant_dims, input_at, is_root_constant, node_label
+from graph_ops.shape_arithmetic import (
+    AxisLength,
+    Element,
+    ShapeArithmetic,
+    StoredElement,
+    lengths_of,
+)
 
 Labels = NDArray[np.int64]
 Dims = tuple[int | None, ...]
@@ -80,12 +88,19 @@ class Channels:
     Args:
         model: The model; it is not changed.
         shapes: Static shape of every value by name (None for a symbolic dimension).
+        numbers: Computed tensors that depend on nothing but the model, by name.
     """
 
-    def __init__(self, model: ir.Model, shapes: Mapping[str, Dims]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        shapes: Mapping[str, Dims],
+        numbers: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self.model = model
         self.shapes = shapes
-        self._ranks = {name: len(dims) for name, dims in shapes.items()}
+        self.arithmetic = ShapeArithmetic({n: len(d) for n, d in shapes.items()}, numbers or {})
+        self._spelled: dict[tuple[ir.Node, int, int], list[Labels | None]] = {}
         self.opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))
         self.convolutions: list[Convolution] = []
         self.costs: list[CostItem] = []
@@ -146,6 +161,11 @@ class Channels:
     def labelled_values(self) -> Iterable[tuple[ir.Value, list[Labels | None]]]:
         """Every value that carries labels on some axis."""
         return ((v, axes) for v, axes in self._labels.items() if any(a is not None for a in axes))
+
+    def labelled_axes(self) -> Iterable[Labels]:
+        """Every array of labels on an axis, once."""
+        arrays = {id(a): a for _, axes in self.labelled_values() for a in axes if a is not None}
+        return arrays.values()
 
     # Writing (called by rules) -----------------------------------------------------------------
 
@@ -212,29 +232,83 @@ class Channels:
         """Record that the node sums over an axis of its input, so that zeros there vanish."""
         self.consumers.append((node, index, axis))
 
+    def known_ints(self, node: ir.Node, attribute: str, index: int) -> list[int] | None:
+        """Integers given as an attribute, stored, or computed from nothing but the model."""
+        if attribute in node.attributes:
+            return list(node.attributes[attribute].as_ints())
+        return self.arithmetic.known_ints(input_at(node, index))
+
+    def store(self, node: ir.Node, index: int, labels: Labels) -> None:
+        """Record that an input of known numbers is stored when one of these channels goes.
+
+        The counts it was computed from change then; what is made of it must not, or follows by an
+        edit of its own.
+        """
+        value = input_at(node, index)
+        if value is None or is_root_constant(value):
+            return
+        numbers = self.arithmetic.numbers.get(str(value.name))
+        if numbers is not None:
+            dtype = None if value.dtype is None else value.dtype.numpy()
+            self.edit(StoreNumbers(node, index, numbers.astype(dtype or numbers.dtype), labels))
+
     def elements(self, node: ir.Node, source: int) -> list[Element] | None:
         """Origin of each element of the integer vector at a node's input."""
-        return elements_of(node, source, self._ranks)
+        return self.arithmetic.elements(node, source)
 
-    def freeze_lengths(
-        self, node: ir.Node, source: int, axes: Sequence[Labels | None], reason: str
+    def follow_lengths(
+        self, node: ir.Node, source: int, axes: Sequence[Labels | None], is_shape_of: str
     ) -> None:
-        """Freeze axes whose length a run-time shape reads for an axis that cannot follow.
+        """Make the numbers of a run-time shape track the channels of the axes they describe.
+
+        A length read from an axis follows by itself, and couples the two; a number known at some
+        place is rewritten there; −1 is worked out by the runtime. What cannot follow is frozen.
 
         Args:
             node: The node that reads the shape.
             source: Index of the input.
             axes: Labels of the axes the shape describes, aligned right.
-            reason: Why a length that is used otherwise may not change.
+            is_shape_of: What the shape belongs to, for the reason.
         """
-        elements = self.elements(node, source) or []
+        elements = self.elements(node, source)
+        if elements is None:
+            for labels in axes:
+                self.freeze(labels, f"the shape of {is_shape_of} is computed at run time")
+            return
         for position, element in enumerate(elements, len(axes) - len(elements)):
-            if not isinstance(element, AxisLength):
-                continue
+            self._follow(element, axes[position] if position >= 0 else None, is_shape_of)
+
+    def _follow(self, element: Element, labels: Labels | None, is_shape_of: str) -> None:
+        computed = f"the shape of {is_shape_of} is computed at run time"
+        elsewhere = f"its count shapes another axis in {is_shape_of}"
+        if isinstance(element, StoredElement):
+            slot = (element.node, element.source, element.element)
+            self._spelled.setdefault(slot, []).append(labels)
+            if labels is None:
+                return
+            if element.number == 0:
+                self.freeze(labels, computed)
+            elif element.number > 0:
+                self.store(element.node, element.source, labels)
+                self.edit(SpellCount(*slot, labels))
+            return
+        if isinstance(element, AxisLength):
             found = self.axis(element.value, element.axis)
-            target = axes[position] if position >= 0 else None
-            if found is not None and (target is None or target.shape != found.shape):
-                self.freeze(found, reason)
+            if labels is not None and found is not None and found.shape == labels.shape:
+                if not np.array_equal(found, labels):
+                    self.couple(found, labels, "one is as long as the other")
+                return
+        for length in lengths_of([element]):
+            self.freeze(self.axis(length.value, length.axis), elsewhere)
+        self.freeze(labels, computed)
+
+    def _settle_shared_numbers(self) -> None:
+        """One number that several shapes read counts the same channels in all of them."""
+        for readers in self._spelled.values():
+            first = readers[0]
+            for other in readers[1:]:
+                if first is not None or other is not None:
+                    self.couple(first, other, "one number counts it and another axis")
 
     def classes_among(self, labels: Labels) -> int:
         """How many of these labels are kept apart by the couplings collected so far.
@@ -245,29 +319,9 @@ class Channels:
         tied = [(table[0], row) for table in self.balances for row in table[1:]]
         return int(np.unique(self._components(tied)[1][labels]).size)
 
-    def follows(self, node: ir.Node, source: int, element: int, labels: Labels) -> bool:
-        """Whether a computed number tracks these channels: element of a run-time shape vector.
-
-        A length read from an axis follows by itself, and couples the two; a stored number that is
-        joined into the vector is recorded as an edit; −1 is worked out by the runtime.
-        """
-        elements = self.elements(node, source)
-        origin = elements[element] if elements is not None and element < len(elements) else None
-        if isinstance(origin, AxisLength):
-            found = self.axis(origin.value, origin.axis)
-            if found is None or found.shape != labels.shape:
-                return False
-            if not np.array_equal(found, labels):
-                self.couple(found, labels, "one is as long as the other")
-            return True
-        if isinstance(origin, StoredElement):
-            if origin.number > 0:
-                self.edit(SpellCount(origin.node, origin.source, origin.element, labels))
-            return origin.number != 0
-        return False
-
     def classes(self) -> ChannelClasses:
         """The connected components of the label graph; no labels can be made afterwards."""
+        self._settle_shared_numbers()
         self._is_sealed = True
         count, class_of = self._components()
         reason_index = np.full(count, -1, dtype=np.int64)
@@ -332,6 +386,31 @@ class ChannelClasses:
             if convolution.is_producer:
                 mask[self.of_filters(convolution)] = True
         return mask & ~self.is_frozen
+
+    @cached_property
+    def partial_axes(self) -> list[NDArray[np.int64]]:
+        """Classes of each axis that could lose all of them while every convolution keeps some.
+
+        Such is a part of a Split: what it holds comes from elsewhere, and one has to stay.
+        """
+        whole = [
+            set(self.of_filters(c).tolist()) for c in self.channels.convolutions if c.is_producer
+        ]
+        holding: dict[int, list[int]] = defaultdict(list)
+        for index, members in enumerate(whole):
+            for class_id in members:
+                holding[class_id].append(index)
+        found: dict[tuple[int, ...], NDArray[np.int64]] = {}
+        for labels in self.channels.labelled_axes():
+            ids = np.unique(self.class_of[labels])
+            key = tuple(ids.tolist())
+            if key in found or self.is_frozen[ids].any():
+                continue
+            inside = set(key)
+            candidates = {i for class_id in key for i in holding[class_id]}
+            if not any(whole[i] <= inside for i in candidates):
+                found[key] = ids
+        return list(found.values())
 
     def reason(self, class_id: int) -> str | None:
         """Why a class is frozen, or None."""

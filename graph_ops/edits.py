@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.graph import constant_array, stored_value
+from graph_ops.graph import constant_array, is_root_constant, stored_value
 
 Labels = NDArray[np.int64]
 Keep = Callable[[Labels], NDArray[np.bool_]]
@@ -113,6 +113,30 @@ class SpellCount:
 
 
 @dataclass(frozen=True)
+class StoreNumbers:
+    """Known numbers that are computed from channel counts; they are stored when a count changes.
+
+    Attributes:
+        node: The node that reads them.
+        source: Input index.
+        numbers: What the input is in the analysed model.
+        labels: The channels whose count they may be computed from.
+    """
+
+    node: ir.Node
+    source: int
+    numbers: NDArray[np.generic]
+    labels: Labels
+
+    def apply(self, node: ir.Node, keep: Keep) -> None:
+        """Store the numbers, unless another edit did."""
+        value = node.inputs[self.source]
+        if keep(self.labels).all() or value is None or is_root_constant(value):
+            return
+        set_constant_input(node, self.source, self.numbers)
+
+
+@dataclass(frozen=True)
 class SpellAxes:
     """The axes of a Squeeze that takes every axis of length 1, which one of channels may become.
 
@@ -162,6 +186,9 @@ class SpellSplit:
             node.attributes["split"] = ir.AttrInt64s("split", sizes)
             return
         node.attributes.pop("num_outputs", None)
+        for output in node.outputs:
+            if isinstance(output.type, ir.SequenceType):
+                output.shape = None  # the parts may differ now
         set_constant_input(node, 1, np.asarray(sizes, dtype=np.int64))
 
 

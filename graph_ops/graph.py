@@ -91,6 +91,11 @@ def stored_value(name: str, array: NDArray[Any]) -> ir.Value:
     )
 
 
+def data_uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """Who reads a value's elements: everyone but those that ask for its shape."""
+    return [(u.node, u.idx) for u in value.uses() if u.node.op_type not in ("Shape", "Size")]
+
+
 def constant_dims(value: ir.Value) -> tuple[int, ...] | None:
     """Shape of a root constant without loading its data."""
     if not is_root_constant(value):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,6 +146,10 @@ class Selector:
             for block in self.blocks
             for class_id in block.classes
         }
+        self._axes_of: dict[int, list[int]] = defaultdict(list)
+        for axis, ids in enumerate(classes.partial_axes):
+            for class_id in ids.tolist():
+                self._axes_of[class_id].append(axis)
         self._totals = [
             c.filter_count if c.is_producer else 0 for c in classes.channels.convolutions
         ]
@@ -180,10 +184,17 @@ class Selector:
         scores = normalize(scores, self.blocks, alive, self._options.normalization)
         meter = cost.meter(~alive) if cost is not None else None
         left = self.left(alive)
+        axis_left = [int(alive[ids].sum()) for ids in self._classes.partial_axes]
         sequences = self._sequences(scores, alive)
         heap: list[tuple[float, float, int, int]] = []
-        for index, units in enumerate(sequences):
-            heapq.heappush(heap, self._key(units[0], scores, meter, index, 0))
+
+        def push(index: int, position: int) -> None:
+            if position < len(sequences[index]):
+                unit = sequences[index][position]
+                heapq.heappush(heap, self._key(unit, scores, meter, index, position))
+
+        for index in range(len(sequences)):
+            push(index, 0)
         chosen: list[int] = []
         filters, skipped = 0, False
         while heap and not _is_met(goal, filters, meter):
@@ -191,6 +202,10 @@ class Selector:
             unit = sequences[index][position]
             going = self._count(unit)
             if not self._fits(going, left):
+                continue
+            leaving = Counter(axis for c in unit for axis in self._axes_of.get(c, ()))
+            if any(axis_left[axis] <= count for axis, count in leaving.items()):
+                push(index, position + 1)
                 continue
             total = sum(going.values())
             if goal.at_most is not None and filters + total > goal.at_most and filters:
@@ -202,11 +217,11 @@ class Selector:
             filters += total
             for convolution, count in going.items():
                 left[convolution] -= count
+            for axis, count in leaving.items():
+                axis_left[axis] -= count
             if meter is not None:
                 meter.drop(unit)
-            if position + 1 < len(sequences[index]):
-                following = sequences[index][position + 1]
-                heapq.heappush(heap, self._key(following, scores, meter, index, position + 1))
+            push(index, position + 1)
         reached = _is_met(goal, filters, meter) or (skipped and filters > 0)
         return Selection(tuple(chosen), filters, reached)
 

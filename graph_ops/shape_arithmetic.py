@@ -1,25 +1,40 @@
 """Where the numbers of a run-time shape come from.
 
 Exporters compute the shape of a Reshape from the shape of a tensor: Shape → Gather or Slice →
-Unsqueeze → Concat with stored numbers. Each element of such a vector is either stored somewhere
-(and can be rewritten), or the length of some tensor's axis (and follows that axis by itself), or
+Unsqueeze → Concat with stored numbers. Each element of such a vector is either a number that is
+known at a place where it can be rewritten (stored there, or computed from nothing but the model),
+or the length of some tensor's axis (and follows that axis by itself), or made from such lengths, or
 not understood.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from graph_ops.graph import constant_ints, int_of, ints_of
 
 _MAX_DEPTH = 32
 
 
+PASSING = frozenset(
+    {"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
+)
+"""Operators that hand numbers on as they are."""
+CALCULATING = frozenset(
+    {"Abs", "Add", "Ceil", "Div", "Floor", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "Round"}
+    | {"ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Sqrt", "Sub"}
+)
+"""Operators that make numbers of numbers."""
+
+
 @dataclass(frozen=True)
 class StoredElement:
-    """An integer stored at `node.inputs[source]`, position `element`."""
+    """An integer known at `node.inputs[source]`, position `element`: stored, or computed."""
 
     node: ir.Node
     source: int
@@ -35,83 +50,124 @@ class AxisLength:
     axis: int
 
 
-Element = StoredElement | AxisLength | None
+@dataclass(frozen=True)
+class Calculated:
+    """A number made from lengths."""
+
+    lengths: frozenset[AxisLength]
 
 
-def elements_of(node: ir.Node, source: int, ranks: dict[str, int]) -> list[Element] | None:
-    """Origin of each element of the integer vector at a node's input.
+Element = StoredElement | AxisLength | Calculated | None
 
-    Args:
-        node: The node that reads the vector.
-        source: Index of the input.
+
+@dataclass(frozen=True)
+class ShapeArithmetic:
+    """What is known of a model's shapes.
+
+    Attributes:
         ranks: Number of axes of each value by name.
-
-    Returns:
-        One entry per element (None where it is not understood), or None when even their number is
-        not known.
+        numbers: Computed tensors that depend on nothing but the model, by name.
     """
-    return _trace(node, source, ranks, 0)
 
+    ranks: Mapping[str, int]
+    numbers: Mapping[str, NDArray[Any]]
 
-def _trace(node: ir.Node, source: int, ranks: dict[str, int], depth: int) -> list[Element] | None:
-    value = node.inputs[source]
-    if value is None or depth > _MAX_DEPTH:
-        return None
-    stored = constant_ints(value)
-    if stored is not None:
-        return [StoredElement(node, source, i, n) for i, n in enumerate(stored)]
-    producer = value.producer()
-    if producer is None or producer.domain not in ("", "ai.onnx"):
-        return None
-    elements = _computed(producer, ranks, depth)
-    if elements is not None and (len(value.uses()) > 1 or value.is_graph_output()):
-        return [_read_only(e) for e in elements]
-    return elements
+    def known_ints(self, value: ir.Value | None) -> list[int] | None:
+        """A stored or known tensor of integers as a flat list."""
+        stored = constant_ints(value)
+        if stored is not None or value is None:
+            return stored
+        array = self.numbers.get(str(value.name))
+        if array is None or array.dtype.kind not in "iu":
+            return None
+        return [int(n) for n in array.reshape(-1)]
 
+    def elements(self, node: ir.Node, source: int, depth: int = 0) -> list[Element] | None:
+        """Origin of each element of the integer vector at a node's input.
 
-def _computed(producer: ir.Node, ranks: dict[str, int], depth: int) -> list[Element] | None:
-    match producer.op_type:
-        case "Concat":
-            parts: list[Element] = []
-            for index in range(len(producer.inputs)):
-                part = _trace(producer, index, ranks, depth + 1)
-                if part is None:
+        Returns:
+            One entry per element (None where it is not understood), or None when even their number
+            is not known.
+        """
+        value = node.inputs[source]
+        if value is None or depth > _MAX_DEPTH:
+            return None
+        known = self.known_ints(value)
+        if known is not None:
+            return [StoredElement(node, source, i, n) for i, n in enumerate(known)]
+        producer = value.producer()
+        if producer is None or producer.domain not in ("", "ai.onnx"):
+            return None
+        return self._computed(producer, depth)
+
+    def _computed(self, producer: ir.Node, depth: int) -> list[Element] | None:
+        match producer.op_type:
+            case "Concat":
+                parts: list[Element] = []
+                for index in range(len(producer.inputs)):
+                    part = self.elements(producer, index, depth + 1)
+                    if part is None:
+                        return None
+                    parts += part
+                return parts
+            case "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze":
+                return self.elements(producer, 0, depth + 1)
+            case "Shape":
+                return self._shape_elements(producer)
+            case "Gather":
+                inner = self.elements(producer, 0, depth + 1)
+                picks = constant_ints(producer.inputs[1])
+                if inner is None or picks is None:
                     return None
-                parts += part
-            return parts
-        case "Cast" | "Identity" | "Unsqueeze" | "Squeeze":
-            return _trace(producer, 0, ranks, depth + 1)
-        case "Shape":
-            return _shape_elements(producer, ranks)
-        case "Gather":
-            inner, picks = _trace(producer, 0, ranks, depth + 1), constant_ints(producer.inputs[1])
-            if inner is None or picks is None:
-                return None
-            return [_read_only(inner[p]) if -len(inner) <= p < len(inner) else None for p in picks]
-        case "Slice":
-            inner = _trace(producer, 0, ranks, depth + 1)
-            starts, ends = ints_of(producer, "starts", 1), ints_of(producer, "ends", 2)
-            steps = ints_of(producer, "steps", 4) or [1]
-            if inner is None or starts is None or ends is None:
-                return None
-            return [_read_only(e) for e in inner[slice(starts[0], ends[0], steps[0])]]
-    return None
+                return [
+                    _read_only(inner[p]) if -len(inner) <= p < len(inner) else None for p in picks
+                ]
+            case "Slice":
+                inner = self.elements(producer, 0, depth + 1)
+                starts, ends = ints_of(producer, "starts", 1), ints_of(producer, "ends", 2)
+                steps = ints_of(producer, "steps", 4) or [1]
+                if inner is None or starts is None or ends is None:
+                    return None
+                return [_read_only(e) for e in inner[slice(starts[0], ends[0], steps[0])]]
+        if producer.op_type in CALCULATING:
+            return self._calculated(producer, depth)
+        return None
+
+    def _calculated(self, producer: ir.Node, depth: int) -> list[Element] | None:
+        """Numbers of one element each are told apart; of longer vectors every length counts."""
+        operands = [self.elements(producer, i, depth + 1) for i in range(len(producer.inputs))]
+        if any(o is None or None in o for o in operands):
+            return None
+        lengths = frozenset(lengths_of(e for o in operands for e in o or ()))
+        is_reduced = producer.op_type.startswith("Reduce")
+        count = 1 if is_reduced else max(len(o or ()) for o in operands)
+        return [Calculated(lengths)] * count
+
+    def _shape_elements(self, producer: ir.Node) -> list[Element] | None:
+        value = producer.inputs[0]
+        rank = None if value is None else self.ranks.get(str(value.name))
+        if value is None or rank is None:
+            return None
+        start, end = int_of(producer, "start", 0), int_of(producer, "end", rank)
+        return [AxisLength(value, axis) for axis in range(rank)[slice(start, end)]]
+
+
+def lengths_of(elements: Iterable[Element]) -> set[AxisLength]:
+    """The lengths that numbers are read or made from."""
+    found: set[AxisLength] = set()
+    for element in elements:
+        if isinstance(element, AxisLength):
+            found.add(element)
+        elif isinstance(element, Calculated):
+            found |= element.lengths
+    return found
 
 
 def _read_only(element: Element) -> Element:
-    """A stored count that others read too, or that is picked from many, is not rewritten.
+    """A stored count that is picked from many is not rewritten there.
 
     Numbers that are no counts (-1) need no rewriting.
     """
     if isinstance(element, StoredElement) and element.number > 0:
         return None
     return element
-
-
-def _shape_elements(producer: ir.Node, ranks: dict[str, int]) -> list[Element] | None:
-    value = producer.inputs[0]
-    if value is None or value.name not in ranks:
-        return None
-    rank = ranks[value.name]
-    start, end = int_of(producer, "start", 0), int_of(producer, "end", rank)
-    return [AxisLength(value, axis) for axis in range(rank)[slice(start, end)]]

@@ -23,7 +23,7 @@ BOTH_ENGINES_ONE_IN = 8
 """Share of the networks that are scored with both engines."""
 BOTH_ENGINES_VARIANT = "torchscript-folded"
 ERROR_LINES = 12
-KEPT_MIB = 400
+KEPT_MIB = 150
 """Exports of a network that take more room are not kept."""
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.engines.tape import BackwardTape
+from graph_ops.errors import GradientError
 from graph_ops.rules.windows import crop_or_pad
 
 MAX_MATRIX_ELEMENTS = 1 << 24
@@ -21,13 +22,18 @@ MAX_MATRIX_ELEMENTS = 1 << 24
 
 
 def dims_for_reshape(tape: BackwardTape, value: ir.Value | None) -> list[int]:
-    """The value's shape with −1 for the batch axis.
+    """The value's shape with −1 for the axis that holds the batch.
 
     Raises:
-        GradientError: another axis is not static.
+        GradientError: more than one axis is not static.
     """
-    batch = tape.dims(value)[:1]
-    return [-1 if d is None else d for d in batch] + tape.spatial(value, 1)
+    dims = tape.dims(value)
+    if sum(d is None for d in dims) > 1:
+        raise GradientError(
+            f"Tensor {value.name if value else ''!r} has several axes of unknown length.",
+            tensor=value.name if value else None,
+        )
+    return [-1 if d is None else d for d in dims]
 
 
 def static_length(node: ir.Node, tape: BackwardTape, dims: Sequence[int], axis: int) -> int:
@@ -116,7 +122,8 @@ def apply_transpose(
     transposed = tape.constant(matrix.T, dtype)
     if axis == rank - 2:
         return tape.op("MatMul", transposed, gradient)
-    behind = math.prod(dims[axis + 1 :])
+    holds_batch = any(d < 0 for d in dims[axis + 1 :])
+    behind = -1 if holds_batch else math.prod(dims[axis + 1 :])
     flat = tape.op("Reshape", gradient, tape.ints([*dims[: axis + 1], behind]))
     applied = tape.op("MatMul", transposed, flat)
     result = [*dims[:axis], matrix.shape[1], *dims[axis + 1 :]]

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from graph_ops.channels import Channels, Convolution, CostItem, Labels
 from graph_ops.edits import NarrowGroups, SpellCount
 from graph_ops.engines.tape import BackwardTape
-from graph_ops.graph import input_at, int_of, is_root_constant, node_label
+from graph_ops.graph import data_uses, input_at, int_of, is_root_constant, node_label
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.windows import (
     Windows,
@@ -125,7 +125,7 @@ def _balance_groups(
     weight, group = node.inputs[1], int_of(node, "group", 1)
     assert weight is not None
     reason = f"the input of grouped convolution {node_label(node)!r} cannot be narrowed"
-    if not is_root_constant(weight) or len(weight.uses()) > 1:
+    if not is_root_constant(weight) or len(data_uses(weight)) > 1:
         channels.freeze(x_labels, f"{reason}: its weight is shared or computed")
         channels.freeze(filters, f"{reason}: its weight is shared or computed")
         return

@@ -22,6 +22,7 @@ from graph_ops.rules.unary import FLOATING, Unary, unary
 UNARY = (
     "Abs",
     "Cast",
+    "CastLike",
     "Ceil",
     "Celu",
     "Clip",
@@ -151,14 +152,18 @@ def dropout_gradient(
     return [gradients[0]]
 
 
-@gradient("Cast")
+@gradient("Cast", "CastLike")
 def cast_gradient(
     node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
 ) -> Sequence[ir.Value | None]:
     """Cast back; a cast from or to integers or booleans passes nothing."""
     x = node.inputs[0]
     source = None if x is None else x.dtype
-    target = ir.DataType(node.attributes["to"].as_int())
+    target = (
+        ir.DataType(node.attributes["to"].as_int())
+        if "to" in node.attributes
+        else getattr(node.inputs[1], "dtype", None)
+    )
     if source not in FLOATING or target not in FLOATING:
         return [None]
     return [gradients[0] if source == target else tape.op("Cast", gradients[0], to=source.value)]

@@ -79,7 +79,7 @@ def couple_split(node: ir.Node, channels: Channels) -> None:
     axis = normalized_axis(int_of(node, "axis", 0), len(axes))
     labels = channels.axis(x, axis)
     as_attribute = channels.opset < 13
-    sizes = ints_of(node, "split", 1)
+    sizes = channels.known_ints(node, "split", 1)
     if labels is not None and sizes is None:
         if is_computed(node, "split", 1):
             channels.freeze(labels, f"the sizes of Split {node_label(node)!r} are computed")
@@ -91,9 +91,55 @@ def couple_split(node: ir.Node, channels: Channels) -> None:
             channels.set_axes(output, [a if i != axis else None for i, a in enumerate(axes)])
         return
     parts = np.split(labels, np.cumsum(sizes)[:-1])
+    channels.store(node, 1, labels)
     channels.edit(SpellSplit(node, tuple(parts), as_attribute))
     for output, part_labels in zip(node.outputs, parts, strict=True):
         channels.set_axes(output, [a if i != axis else part_labels for i, a in enumerate(axes)])
+
+
+@coupling("SplitToSequence")
+def couple_split_to_sequence(node: ir.Node, channels: Channels) -> None:
+    """As Split, into a sequence; SequenceAt takes the parts out."""
+    labels, parts = _sequence_parts(node, channels)
+    readers = [use.node for output in node.outputs for use in output.uses()]
+    if labels is None:
+        return
+    if parts is None or any(reader.op_type != "SequenceAt" for reader in readers):
+        channels.freeze(labels, f"the parts of {node.op_type} {node_label(node)!r} are not known")
+        return
+    channels.store(node, 1, labels)
+    channels.edit(SpellSplit(node, tuple(parts), as_attribute=False))
+
+
+@coupling("SequenceAt")
+def couple_sequence_at(node: ir.Node, channels: Channels) -> None:
+    """One part of a split tensor."""
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    position = channels.known_ints(node, "position", 1)
+    if source is None or source.op_type != "SplitToSequence" or position is None:
+        return
+    labels, parts = _sequence_parts(source, channels)
+    axes = list(channels.axes(source.inputs[0]))
+    if labels is not None:
+        axis = normalized_axis(int_of(source, "axis", 0), len(axes))
+        axes[axis] = None if parts is None else parts[position[0]]
+    channels.set_axes(node.outputs[0], axes)
+
+
+def _sequence_parts(node: ir.Node, channels: Channels) -> tuple[Labels | None, list[Labels] | None]:
+    """Labels of the axis that SplitToSequence parts, and of each part (None when not known)."""
+    axes = channels.axes(node.inputs[0])
+    axis = normalized_axis(int_of(node, "axis", 0), len(axes))
+    labels = channels.axis(node.inputs[0], axis)
+    sizes = channels.known_ints(node, "split", 1)
+    if labels is None or not sizes or not int_of(node, "keepdims", 1):
+        return labels, None
+    if len(sizes) == 1:
+        sizes = [sizes[0]] * (labels.size // max(sizes[0], 1))
+        sizes += [labels.size - sum(sizes)] * (sum(sizes) < labels.size)
+    if sum(sizes) != labels.size:
+        return labels, None
+    return labels, np.split(labels, np.cumsum(sizes)[:-1])
 
 
 @coupling("Slice")
@@ -102,10 +148,14 @@ def couple_slice(node: ir.Node, channels: Channels) -> None:
     x = node.inputs[0]
     axes = list(channels.axes(x))
     name = f"Slice {node_label(node)!r}"
-    starts, ends = ints_of(node, "starts", 1), ints_of(node, "ends", 2)
-    sliced = ints_of(node, "axes", 3)
-    steps = ints_of(node, "steps", 4)
-    computed = any(is_computed(node, n, i) for i, n in enumerate(("axes", "steps"), 3))
+    starts, ends, sliced, steps = (
+        channels.known_ints(node, n, i)
+        for i, n in enumerate(("starts", "ends", "axes", "steps"), 1)
+    )
+    computed = any(
+        is_computed(node, n, i) and numbers is None
+        for n, i, numbers in (("axes", 3, sliced), ("steps", 4, steps))
+    )
     if sliced is None:
         sliced = list(range(len(starts or ends or ())))
     if computed:
@@ -122,6 +172,8 @@ def couple_slice(node: ir.Node, channels: Channels) -> None:
             continue
         start, end, _ = slice(starts[element], ends[element]).indices(labels.size)
         end = max(start, end)
+        for index in (1, 2):
+            channels.store(node, index, labels)
         channels.edit(SpellRange(node, element, start, end, labels))
         axes[axis] = labels[start:end]
     channels.set_axes(node.outputs[0], axes)
@@ -162,7 +214,7 @@ def couple_pad(node: ir.Node, channels: Channels) -> None:
     axes = list(channels.axes(x))
     rank = len(axes)
     name = f"Pad {node_label(node)!r}"
-    pads = ints_of(node, "pads", 1)
+    pads = channels.known_ints(node, "pads", 1)
     padded = constant_ints(input_at(node, 3)) or list(range(rank))
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     if pads is None or (input_at(node, 3) is not None and constant_ints(input_at(node, 3)) is None):
@@ -180,6 +232,8 @@ def couple_pad(node: ir.Node, channels: Channels) -> None:
             axes[axis] = None
             continue
         first, last = channels.fresh(before), channels.fresh(after)
+        if source == 1:
+            channels.store(node, 1, np.concatenate([first, last]))
         channels.edit(SpellCount(node, source, position, first))
         channels.edit(SpellCount(node, source, position + len(padded), last))
         axes[axis] = np.concatenate([first, labels, last])
@@ -231,9 +285,11 @@ def _zeros(tape: BackwardTape, like: ir.Value | None, dims: Sequence[int]) -> ir
     """Zeros of a shape whose −1 is the batch of `like`."""
     assert like is not None
     shape = tape.ints(dims)
-    if dims[0] < 0:
-        batch = tape.op("Shape", like, start=0, end=1)
-        shape = tape.op("Concat", batch, tape.ints(dims[1:]), axis=0)
+    if -1 in dims:
+        axis = dims.index(-1)
+        batch = tape.op("Shape", like, start=axis, end=axis + 1)
+        parts = [tape.ints(part) for part in (dims[:axis], dims[axis + 1 :]) if part]
+        shape = tape.op("Concat", *parts[: axis > 0], batch, *parts[axis > 0 :], axis=0)
     return tape.op("Expand", tape.scalar(0.0, like=like), shape)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels
+from graph_ops.edits import SpellCount
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import constant_array, float_of, int_of, node_label, normalized_axis
 from graph_ops.rules.registry import coupling, gradient
@@ -117,6 +118,50 @@ def layer_normalization_gradient(
     axes = range(normalized_axis(int_of(node, "axis", -1), rank), rank)
     scaled = tape.op("Mul", gradients[0], scale)
     return [_standardized_gradient(tape, x, scaled, axes, float_of(node, "epsilon", 1e-5))]
+
+
+@coupling("GroupNormalization", since=21)
+def couple_group_normalization(node: ir.Node, channels: Channels) -> None:
+    """The channels of a group share their moments: they go together, and a group with them."""
+    x = node.inputs[0]
+    labels = channels.axis(x, 1)
+    groups = int_of(node, "num_groups", 1)
+    axes = channels.axes(x)
+    name = f"GroupNormalization {node_label(node)!r}"
+    channels.set_axes(node.outputs[0], axes)
+    for other in axes[2:]:
+        channels.freeze(other, f"{name} normalises over it")
+    if labels is None or labels.size % groups or groups == 1:
+        channels.freeze(labels, f"{name} normalises over it")
+        return
+    table = labels.reshape(groups, -1)
+    for column in table.T[1:]:
+        channels.couple(table[:, 0], column, f"{name} normalises them together")
+    channels.edit(SpellCount(node, "num_groups", None, np.ascontiguousarray(table[:, 0])))
+    for vector in node.inputs[1:3]:
+        channels.couple(labels, channels.axis(vector, 0), f"the parameters of {name}")
+
+
+@gradient("GroupNormalization", since=21)
+def group_normalization_gradient(
+    node: ir.Node, gradients: Gradients, tape: BackwardTape
+) -> Gradients:
+    """Moments over the channels and positions of each group."""
+    _require_stored_parameters(node, tape)
+    x, scale = node.inputs[:2]
+    groups, rank = int_of(node, "num_groups", 1), len(tape.dims(x))
+    array = constant_array(scale)
+    if array is None:
+        raise tape.refuse(node, "its scale is computed at run time")
+    channel_count = tape.spatial(x, start=1)[0]
+    per_channel = np.repeat(array, channel_count // array.size).reshape(-1, *[1] * (rank - 2))
+    scaled = tape.op("Mul", gradients[0], tape.constant(per_channel))
+    rows = tape.ints([0, groups, -1])
+    grouped = tape.op("Reshape", x, rows)
+    epsilon = float_of(node, "epsilon", 1e-5)
+    result = _standardized_gradient(tape, grouped, tape.op("Reshape", scaled, rows), [2], epsilon)
+    assert x is not None
+    return [tape.reshape_like(result, x)]
 
 
 def _standardized_gradient(

@@ -32,10 +32,10 @@ def couple_reduction(node: ir.Node, channels: Channels) -> None:
     x = node.inputs[0]
     axes = channels.axes(x)
     name = f"{node.op_type} {node_label(node)!r}"
-    if is_computed(node, "axes", 1):
+    given = channels.known_ints(node, "axes", 1)
+    if is_computed(node, "axes", 1) and given is None:
         channels.freeze_value(x, f"the axes of {name} are computed at run time")
         return
-    given = ints_of(node, "axes", 1)
     if not given:
         given = [] if int_of(node, "noop_with_empty_axes", 0) else list(range(len(axes)))
     reduced = {normalized_axis(axis, len(axes)) for axis in given}
@@ -61,6 +61,34 @@ def couple_arg_reduction(node: ir.Node, channels: Channels) -> None:
     keep_dims = int_of(node, "keepdims", 1)
     out = [None if i == axis else labels for i, labels in enumerate(axes) if keep_dims or i != axis]
     channels.set_axes(node.outputs[0], out)
+
+
+@coupling("CumSum", "TopK")
+def couple_ordered(node: ir.Node, channels: Channels) -> None:
+    """Along the axis every result depends on other entries; the other axes pass."""
+    axes = channels.axes(node.inputs[0])
+    name = f"{node.op_type} {node_label(node)!r}"
+    if node.op_type == "CumSum":
+        given = channels.known_ints(node, "axis", 1)
+        axis = None if given is None else given[0]
+    else:
+        axis = int_of(node, "axis", -1)
+    if axis is None:
+        channels.freeze_value(node.inputs[0], f"the axis of {name} is computed at run time")
+        return
+    channels.freeze(channels.axis(node.inputs[0], axis), f"{name} runs along it")
+    axis = normalized_axis(axis, len(axes))
+    out = [None if i == axis else labels for i, labels in enumerate(axes)]
+    for output in node.outputs:
+        channels.set_axes(output, out)
+
+
+@gradient("CumSum")
+def cum_sum_gradient(node: ir.Node, gradients: Gradients, tape: BackwardTape) -> Gradients:
+    """The sum in the other direction."""
+    backwards = 1 - int_of(node, "reverse", 0)
+    exclusive = int_of(node, "exclusive", 0)
+    return [tape.op("CumSum", gradients[0], node.inputs[1], exclusive=exclusive, reverse=backwards)]
 
 
 def _reduced_axes(node: ir.Node, tape: BackwardTape) -> list[int]:

@@ -49,12 +49,11 @@ def couple_resize(node: ir.Node, channels: Channels) -> None:
             continue
         if constant_ints(sizes) is not None:
             channels.edit(SpellCount(node, sizes_index, resized.index(axis), labels))
-        elif not channels.follows(node, sizes_index, resized.index(axis), labels):
-            channels.freeze(labels, f"the sizes of {node_label(node)!r} are computed at run time")
     if sizes is not None and constant_ints(sizes) is None:
         described = [passed[normalized_axis(a, len(axes))] for a in resized] if axes else []
-        reason = f"its count sizes another axis in {node_label(node)!r}"
-        channels.freeze_lengths(node, sizes_index, described, reason)
+        channels.follow_lengths(
+            node, sizes_index, described, f"{node.op_type} {node_label(node)!r}"
+        )
     if string_of(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
         roi = constant_array(input_at(node, 1))
         if roi is None or not _covers_all(roi, len(axes), passed):

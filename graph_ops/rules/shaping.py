@@ -16,17 +16,19 @@ import onnx_ir as ir
 
 from graph_ops.channels import Channels, Dims, Labels
 from graph_ops.edits import SpellAxes, SpellCount
+from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import (
     constant_ints,
     int_list_of,
     int_of,
-    ints_of,
+    is_root_constant,
     node_label,
     normalized_axis,
 )
-from graph_ops.rules.registry import coupling
+from graph_ops.rules.axis_maps import dims_for_reshape, static_length
+from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.unary import Unary, unary
-from graph_ops.shape_arithmetic import AxisLength
+from graph_ops.shape_arithmetic import AxisLength, Element, StoredElement
 
 
 @coupling("Flatten")
@@ -40,18 +42,12 @@ def couple_reshape(node: ir.Node, channels: Channels) -> None:
     """The stored shape spells channel counts, which follow the channels."""
     out = _reshape(node, channels)
     numbers = constant_ints(node.inputs[1])
-    if numbers is None and out:
-        name = node_label(node)
-        channels.freeze_lengths(node, 1, out, f"its count shapes another axis in Reshape {name!r}")
+    if numbers is None:
+        channels.follow_lengths(node, 1, out, f"Reshape {node_label(node)!r}")
+        return
     x_axes = channels.axes(node.inputs[0])
     for axis, labels in enumerate(out):
         if labels is None:
-            continue
-        if numbers is None:
-            if not channels.follows(node, 1, axis, labels):
-                channels.freeze(
-                    labels, f"the shape of Reshape {node_label(node)!r} is computed at run time"
-                )
             continue
         copies = numbers[axis] == 0 and not int_of(node, "allowzero", 0)
         is_same = axis < len(x_axes) and x_axes[axis] is labels
@@ -103,7 +99,7 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
 def _complete(node: ir.Node, channels: Channels, dims: Dims, out_dims: Dims) -> Dims:
     """Work out the −1 of a shape that begins with the input's own batch, read at run time."""
     unknown = [axis for axis, d in enumerate(out_dims) if d is None]
-    if dims[0] is not None or None in dims[1:] or len(unknown) != 2 or unknown[0] != 0:
+    if not dims or dims[0] is not None or None in dims[1:] or len(unknown) != 2 or unknown[0] != 0:
         return out_dims
     elements = channels.elements(node, 1) if node.op_type == "Reshape" else None
     x = node.inputs[0]
@@ -204,7 +200,7 @@ def couple_squeeze(node: ir.Node, channels: Channels) -> None:
     x = node.inputs[0]
     assert x is not None
     axes, dims = channels.axes(x), channels.dims(x) or ()
-    given = ints_of(node, "axes", 1)
+    given = channels.known_ints(node, "axes", 1)
     if given is None:
         gone = {a for a, d in enumerate(dims) if d == 1}
         for labels in axes:
@@ -219,7 +215,7 @@ def couple_squeeze(node: ir.Node, channels: Channels) -> None:
 def couple_unsqueeze(node: ir.Node, channels: Channels) -> None:
     """Axes of length 1 come in."""
     axes = list(channels.axes(node.inputs[0]))
-    given = ints_of(node, "axes", 1)
+    given = channels.known_ints(node, "axes", 1)
     if given is None:
         channels.freeze_value(node.inputs[0], f"the axes of {node_label(node)!r} are computed")
         return
@@ -258,35 +254,34 @@ def couple_expand(node: ir.Node, channels: Channels) -> None:
     assert x is not None
     assert shape is not None
     axes, dims = channels.axes(x), channels.dims(x)
-    out_dims, numbers = channels.dims(node.outputs[0]), constant_ints(shape)
-    if dims is None or out_dims is None:
-        channels.freeze_value(x, f"the shape of Expand {node_label(node)!r} is not known")
+    out_dims, elements = channels.dims(node.outputs[0]), channels.elements(node, 1)
+    name = f"Expand {node_label(node)!r}"
+    if dims is None or out_dims is None or elements is None:
+        channels.freeze_value(x, f"the shape of {name} is not known")
         return
     out: list[Labels | None] = [None] * len(out_dims)
-    elements = channels.elements(node, 1)
-    length = len(numbers or elements or ())
     for axis in range(len(out_dims)):
         source = axis - len(out_dims) + len(dims)
-        labels = axes[source] if source >= 0 else None
-        element = axis - len(out_dims) + length
-        if labels is not None:
-            out[axis] = labels
-            is_computed = numbers is None and (length == 0 or element >= 0)
-            if is_computed and not channels.follows(node, 1, element, labels):
-                channels.freeze(labels, f"the shape of {node_label(node)!r} is computed")
-        elif numbers is None and elements is not None and element >= 0:
-            origin = elements[element]
-            if isinstance(origin, AxisLength) and (source < 0 or dims[source] == 1):
-                out[axis] = channels.axis(origin.value, origin.axis)
-        elif numbers is not None and element >= 0 and (source < 0 or dims[source] == 1):
-            out[axis] = channels.fresh(numbers[element]) if numbers[element] > 1 else None
-        carried = out[axis]
-        if carried is not None and numbers is not None and element >= 0 and numbers[element] > 1:
-            channels.edit(SpellCount(node, 1, element, carried))
-    if numbers is None:
-        name = node_label(node)
-        channels.freeze_lengths(node, 1, out, f"its count shapes another axis in Expand {name!r}")
+        element = axis - len(out_dims) + len(elements)
+        out[axis] = axes[source] if source >= 0 else None
+        if out[axis] is None and element >= 0 and (source < 0 or dims[source] == 1):
+            out[axis] = _repeated(elements[element], channels)
+    # A 1 leaves an axis as it is: nothing to follow.
+    described = [
+        None if e is not None and isinstance(e, StoredElement) and e.number == 1 else labels
+        for e, labels in zip(elements[::-1], out[::-1], strict=False)
+    ]
+    channels.follow_lengths(node, 1, described[::-1], name)
     channels.set_axes(node.outputs[0], out)
+
+
+def _repeated(element: Element, channels: Channels) -> Labels | None:
+    """Labels of an axis that holds copies of one channel: as many as a length, or as told."""
+    if isinstance(element, AxisLength):
+        return channels.axis(element.value, element.axis)
+    if isinstance(element, StoredElement) and element.number > 1:
+        return channels.fresh(element.number)
+    return None
 
 
 @unary("Expand")
@@ -295,19 +290,80 @@ def expand_gradient(u: Unary) -> ir.Value:
     return u.tape.unbroadcast(u.g, u.x, u.y)
 
 
-@coupling("Shape")
+@coupling("Tile")
+def couple_tile(node: ir.Node, channels: Channels) -> None:
+    """Copies side by side: the channels of an axis come again, in the same order."""
+    x = node.inputs[0]
+    axes, dims = channels.axes(x), () if x is None else channels.dims(x) or ()
+    elements = channels.elements(node, 1)
+    name = f"Tile {node_label(node)!r}"
+    out: list[Labels | None] = []
+    for axis, labels in enumerate(axes):
+        element = elements[axis] if elements is not None and axis < len(elements) else None
+        count = element.number if isinstance(element, StoredElement) else None
+        if labels is not None and count is None:
+            channels.freeze(labels, f"the repeats of {name} are computed at run time")
+            out.append(None)
+        elif labels is not None:
+            out.append(np.tile(labels, count or 0))
+        else:
+            out.append(_repeated(element, channels) if dims[axis] == 1 else None)
+    described = [o if a is None else None for a, o in zip(axes, out, strict=True)]
+    for element, labels in zip(elements or (), described, strict=False):
+        if labels is not None and isinstance(element, StoredElement):
+            channels.store(element.node, element.source, labels)
+            slot = (element.node, element.source, element.element)
+            channels.edit(SpellCount(*slot, labels))
+    channels.set_axes(node.outputs[0], out)
+
+
+@gradient("Tile")
+def tile_gradient(
+    node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
+) -> Sequence[ir.Value | None]:
+    """Copies add up: each repeated axis is parted into (copies, length) and summed."""
+    x, g = node.inputs[0], gradients[0]
+    repeats = constant_ints(node.inputs[1])
+    if repeats is None or x is None or g is None:
+        raise tape.refuse(node, "its repeats are computed at run time")
+    dims = dims_for_reshape(tape, x)
+    shape: list[int] = []
+    copies: list[int] = []
+    for length, count in zip(dims, repeats, strict=True):
+        if count != 1:
+            static_length(node, tape, [length], 0)
+            copies.append(len(shape))
+            shape.append(count)
+        shape.append(length)
+    if not copies:
+        return [g]
+    return [tape.sum_over(tape.op("Reshape", g, tape.ints(shape)), copies)]
+
+
+@coupling("Shape", "Size")
 def couple_shape(node: ir.Node, channels: Channels) -> None:
     """A count read at run time follows the channels by itself (see `analysis` for its uses)."""
 
 
-@coupling("Size", "EyeLike")
-def couple_size(node: ir.Node, channels: Channels) -> None:
+@coupling("EyeLike")
+def couple_eye_like(node: ir.Node, channels: Channels) -> None:
     """The result depends on the number of channels."""
     channels.freeze_value(
         node.inputs[0], f"{node.op_type} {node_label(node)!r} depends on its count"
     )
 
 
-@coupling("ConstantOfShape", "Constant", "Range")
+@coupling("ConstantOfShape")
+def couple_constant_of_shape(node: ir.Node, channels: Channels) -> None:
+    """One number everywhere: every axis is as long as its users need it."""
+    elements = channels.elements(node, 0)
+    if is_root_constant(node.outputs[0]) or elements is None:
+        return
+    out = [_repeated(element, channels) for element in elements]
+    channels.follow_lengths(node, 0, out, f"ConstantOfShape {node_label(node)!r}")
+    channels.set_axes(node.outputs[0], out)
+
+
+@coupling("Constant", "Range")
 def couple_constant(node: ir.Node, channels: Channels) -> None:
     """Stored or generated tensors; their own uses label them."""

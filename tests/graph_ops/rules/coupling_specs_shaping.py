@@ -67,6 +67,15 @@ CONVOLUTION_SPECS = [
             "p = BatchNormalization(a, scale, b1, mean, var)\n[s] q = Conv(p, ws)\n"
             "m = BatchNormalization(q, scale, b1, b1, var)", f"{BN}, float[8,8,1,1] ws",
             also={"s": 8}),
+    between("GroupNormalization: whole groups go",
+            "p = GroupNormalization <num_groups = 4> (a, s, b)\nq = Cast <to = 1> (p)\n"
+            "m = Reshape(q, k)",
+            "float[8] s, float[8] b, int64[4] k = {-1, 8, 6, 6}", classes=4, opset=21),
+    between("GroupNormalization of one group",
+            "p = GroupNormalization <num_groups = 1> (a, s, b)\nq = Cast <to = 1> (p)\n"
+            "m = Reshape(q, k)",
+            "float[8] s, float[8] b, int64[4] k = {-1, 8, 6, 6}", classes=0, opset=21,
+            reason="normalises over it"),
     between("InstanceNormalization", "m = InstanceNormalization(a, scale, bias)",
             "float[8] scale, float[8] bias"),
 ]  # fmt: skip
@@ -162,7 +171,32 @@ RESHAPE_SPECS = [
         "s = Shape(b)\nr = Reshape(a, s)\nm = Concat <axis = 1> (r, b)", channels=16),
     between("a channel count that is computed with",
             "h = Shape(a)\nn = Gather(h, i)\nf = Cast <to = 1> (n)\nr = Sqrt(f)\nm = Div(a, r)",
-            "int64 i = {1}", classes=0, reason="count"),
+            "int64 i = {1}"),
+    between("half of a count: a Slice computed from it",
+            "h = Shape(a)\nn = Gather(h, i)\nk = Div(n, two)\ne = Unsqueeze(k, zero)\n"
+            "p = Slice(a, zero, e, one)\nq = Slice(a, e, end, one)\n"
+            "m = Concat <axis = 1> (q, p)",
+            "int64 i = {1}, int64 two = {2}, int64[1] zero = {0}, int64[1] one = {1}, "
+            "int64[1] end = {9223372036854775807}"),
+    between("a channel shuffle of which every number is computed",
+            "h = Shape(a)\nn = Gather(h, i0)\nc = Gather(h, i1)\nk = Div(c, two)\n"
+            "u = Unsqueeze(n, zero)\nv = Unsqueeze(k, zero)\nl = Unsqueeze(c, zero)\n"
+            "s1 = Concat <axis = 0> (u, pair, v, side, side)\n"
+            "s2 = Concat <axis = 0> (u, l, side, side)\np = Reshape(a, s1)\n"
+            "q = Transpose <perm = [0,2,1,3,4]> (p)\nm = Reshape(q, s2)",
+            "int64 i0 = {0}, int64 i1 = {1}, int64 two = {2}, int64[1] zero = {0}, "
+            "int64[1] pair = {2}, int64[1] side = {6}", classes=4),
+    between("a bias made of its filters' count",
+            "h = Shape <start = 0, end = 1> (wm)\nz = CastLike(k, a)\nv = Expand(z, h)\n"
+            "[mid] m = Conv(a, wm, v)", "float[8,8,1,1] wm, float k = {0.5}", also={"mid": 8}),
+    between("a batch that is folded with another axis",
+            "h = Shape(a)\nn = Gather(h, i)\nk = Mul(n, six)\nu = Unsqueeze(k, zero)\n"
+            "t = Transpose <perm = [0,2,3,1]> (a)\ns1 = Concat <axis = 0> (u, rest)\n"
+            "p = Reshape(t, s1)\nr = Relu(p)\nv = Unsqueeze(n, zero)\n"
+            "s2 = Concat <axis = 0> (v, back)\nq = Reshape(r, s2)\n"
+            "m = Transpose <perm = [0,3,1,2]> (q)",
+            "int64 i = {0}, int64 six = {6}, int64[1] zero = {0}, int64[2] rest = {6, 8}, "
+            "int64[3] back = {6, 6, 8}"),
     between("a size that is computed with",
             "h = Size(a)\nf = Cast <to = 1> (h)\nr = Sqrt(f)\nm = Div(a, r)",
             inputs="float[N,3,6,6] x", classes=0, reason="count"),
@@ -182,7 +216,7 @@ RESHAPE_SPECS = [
             "p = Reshape(a, s)\nq = Relu(a)\nr = Reshape(q, s)\nt = Add(p, r)\n"
             "m = Reshape(t, s4)",
             "int64[1] zero = {0}, int64[1] one = {1}, int64[2] rest = {8, -1}, "
-            "int64[4] s4 = {0, 8, 6, 6}", classes=0, reason="computed at run time"),
+            "int64[4] s4 = {0, 8, 6, 6}"),
     between("one stored shape for two Reshapes of different channels",
             "p = Reshape(a, s)\n[mid] q = Conv(r0, wq)\nr = Reshape(q, s)\n"
             "t = Concat <axis = 1> (p, r)\nm = Reshape(t, s4)",

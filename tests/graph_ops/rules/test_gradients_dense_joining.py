@@ -31,6 +31,15 @@ DENSE_SPECS = [
                  {"a": (2, 1, 4, 5), "b": (2, 3, 5, 2)}),
     GradientSpec("MatMul: by vector", "y = MatMul (x, w)", {"x": (2, 3, 4)}, {"w": (4,)}),
     GradientSpec("MatMul: vector by stack", "y = MatMul (w, x)", {"x": (2, 3, 4)}, {"w": (3,)}),
+    GradientSpec("Einsum: matrices", 'y = Einsum <equation = "nij,njk->nik"> (a, b)',
+                 {"a": (2, 3, 4), "b": (2, 4, 5)}),
+    GradientSpec("Einsum: a stored operand, result transposed",
+                 'y = Einsum <equation = "nchw,cd->ndwh"> (x, w)', {"x": (2, 3, 4, 5)},
+                 {"w": (3, 6)}),
+    GradientSpec("Einsum: ellipsis, no arrow", 'y = Einsum <equation = "...ij,jk"> (x, w)',
+                 {"x": (2, 3, 4)}, {"w": (4, 5)}),
+    GradientSpec("Einsum: attention", 'a = Einsum <equation = "bhqd,bhkd->bhqk"> (x, x) '
+                 'y = Einsum <equation = "bhqk,bhkd->bhqd"> (a, x)', {"x": (2, 2, 3, 4)}),
 ]  # fmt: skip
 
 JOINING_SPECS = [
@@ -73,6 +82,15 @@ JOINING_SPECS = [
       for mode in ("reflect", "edge", "wrap")),
     GradientSpec("Pad: opset 7", "y = Pad <pads=[0,0,1,2,0,0,0,1]> (x)", {"x": (2, 2, 4, 5)},
                  opset=7),
+    GradientSpec("Tile: positions and channels", "y = Tile (x, r)", {"x": (2, 3, 4)},
+                 {"r": ints(1, 2, 3)}),
+    GradientSpec("GatherND: pixels", "t = Transpose <perm=[1,2,0]> (x) g = GatherND (t, i) "
+                 "y = Transpose <perm=[1,0]> (g)", {"x": (2, 3, 4)},
+                 {"i": np.asarray([[0, 1], [2, 3], [0, 1]], np.int64)}),
+    GradientSpec("ScatterND: rows written", "t = Transpose <perm=[1,0,2]> (x) "
+                 "u = Transpose <perm=[1,0,2]> (v) s = ScatterND (t, i, u) "
+                 "y = Transpose <perm=[1,0,2]> (s)", {"x": (2, 5, 4), "v": (2, 2, 4)},
+                 {"i": np.asarray([[3], [1]], np.int64)}),
     GradientSpec("Gather: distinct", "y = Gather <axis=1> (x, i)", {"x": (2, 5, 3)},
                  {"i": ints(3, 0, -1)}),
     GradientSpec("Gather: repeated", "y = Gather <axis=1> (x, i)", {"x": (2, 5, 3)},

@@ -80,6 +80,19 @@ NORMALIZATION_SPECS = [
                  {"x": IMAGE}, {"s": IMAGE[1:], "b": IMAGE[1:]}),
 ]  # fmt: skip
 
+GROUP_SPECS = [
+    GradientSpec("GroupNormalization", "y = GroupNormalization <num_groups=2> (x, s, b)",
+                 {"x": (2, 6, 3, 3)}, {"s": (6,), "b": (6,)}, opset=21, step=1e-2, tolerance=1e-3),
+]  # fmt: skip
+
+CUMULATIVE_SPECS = [
+    GradientSpec(f"CumSum: reverse {reverse}, exclusive {exclusive}",
+                 f"y = CumSum <reverse={reverse}, exclusive={exclusive}> (x, a)", {"x": IMAGE},
+                 {"a": np.asarray(2, np.int64)})
+    for reverse in (0, 1)
+    for exclusive in (0, 1)
+]  # fmt: skip
+
 REDUCTIONS = (
     "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSumExp",
     "ReduceMax", "ReduceMin",
@@ -156,6 +169,8 @@ SHAPING_SPECS = [
 ]  # fmt: skip
 
 GRADIENT_SPECS = [
+    *GROUP_SPECS,
+    *CUMULATIVE_SPECS,
     *NORMALIZATION_SPECS,
     *REDUCTION_SPECS,
     *SHAPING_SPECS,

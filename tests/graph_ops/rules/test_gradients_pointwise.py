@@ -133,6 +133,8 @@ FUNCTION_SPECS = [
     GradientSpec("Dropout: with mask", "y, m = Dropout(x)", {"x": (2, 5)}),
     GradientSpec("Cast: there and back", "d = Cast <to=11> (x) y = Cast <to=1> (d)",
                  {"x": (2, 5)}),
+    GradientSpec("CastLike: there and back", "d = CastLike (x, k) y = CastLike (d, x)",
+                 {"x": (2, 5)}, {"k": np.asarray(0, np.float64)}),
     GradientSpec("Cast: same type", "y = Cast <to=1> (x)", {"x": (2, 5)}),
     GradientSpec("Cast: to integers", "d = Cast <to=7> (x) e = Cast <to=1> (d) y = Mul(x, e)",
                  {"x": (2, 5)}, input_range=(1.1, 4.9), reference="ort", step=1e-3,

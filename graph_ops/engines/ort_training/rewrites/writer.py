@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.errors import GradientError
-from graph_ops.rules.axis_maps import MAX_MATRIX_ELEMENTS
+from graph_ops.rules.axis_maps import MAX_MATRIX_ELEMENTS, dims_for_reshape
 
 Operand = ir.Value | float
 
@@ -70,13 +70,12 @@ class Writer:
         return self.tape.ints(numbers)
 
     def dims(self, value: ir.Value | None) -> list[int]:
-        """Shape with −1 for the batch.
+        """Shape with −1 for the axis that holds the batch.
 
         Raises:
-            GradientError: another axis is not static.
+            GradientError: more than one axis is not static.
         """
-        first = self.tape.dims(value)[:1]
-        return [-1 if d is None else d for d in first] + self.tape.spatial(value, 1)
+        return dims_for_reshape(self.tape, value)
 
     def is_above(self, value: ir.Value, threshold: Operand) -> ir.Value:
         """[value > threshold] as a stopped 0.0 or 1.0."""
