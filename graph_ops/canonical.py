@@ -20,6 +20,7 @@ from onnx import version_converter
 from graph_ops.channels import Dims
 from graph_ops.collector import without_collector
 from graph_ops.errors import ModelRunError
+from graph_ops.float_shadow import compute_in_float32
 from graph_ops.graph import (
     constant_array,
     constant_ints,
@@ -106,6 +107,7 @@ def scoring_copy(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) 
     """
     copy = _raise_opset(model)
     lift_constants(copy)
+    compute_in_float32(copy)
     _set_input_shapes(copy, sample_shapes)
     _clear_inferred_shapes(copy)
     infer_shapes(copy)
@@ -113,7 +115,7 @@ def scoring_copy(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) 
     for node in copy.graph:
         for output in node.outputs:
             if output.dtype is None and str(output.name) in refined.types:
-                output.dtype = ir.DataType(refined.types[str(output.name)])
+                output.type = ir.TensorType(ir.DataType(refined.types[str(output.name)]))
             if output.shape is None and str(output.name) in refined.dims:
                 output.shape = ir.Shape(refined.dims[str(output.name)])
     _store_numbers(copy.graph, refined.numbers)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from graph_ops.channels import ChannelClasses, Convolution
-from graph_ops.graph import constant_array, int_of
+from graph_ops.float_shadow import stored_weight
+from graph_ops.graph import int_of
 from graph_ops.runtime import Array
 
 
@@ -56,7 +57,7 @@ def magnitudes(
     squares = np.zeros(classes.count)
     for convolution in classes.channels.convolutions:
         ids = classes.of_filters(convolution)
-        weight = constant_array(counterpart[convolution.node].inputs[1])
+        weight = stored_weight(counterpart[convolution.node].inputs[1])
         if not convolution.is_producer or weight is None or ids.size == 0:
             continue
         own = _filter_squares(convolution.node, weight)

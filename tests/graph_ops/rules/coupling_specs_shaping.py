@@ -60,8 +60,14 @@ CONVOLUTION_SPECS = [
             "float16[8,8,1,1] ws", first=f"{CONV1}\nv = Cast <to = 1> (ws)", also={"s": 8}),
     between("a quantized weight", "[s] m = Conv (a, v)",
             "int8[8,8,1,1] ws, float scale = {0.1}, int8 zero = {0}",
-            first=f"{CONV1}\nv = DequantizeLinear (ws, scale, zero)", classes=0, also={"s": 0},
-            reason="cannot be narrowed"),
+            first=f"{CONV1}\nv = DequantizeLinear (ws, scale, zero)", also={"s": 8}),
+    between("scales and zero points per channel", "[s] m = Conv (a, v)",
+            "int8[8,8,1,1] ws, float[8] scale, int8[8] zero",
+            first=f"{CONV1}\nv = DequantizeLinear <axis = 0> (ws, scale, zero)", also={"s": 8}),
+    between("activations quantised per channel",
+            "q = QuantizeLinear <axis = 1> (a, scale, zero)\n"
+            "m = DequantizeLinear <axis = 1> (q, scale, zero)",
+            "float[8] scale = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8}, int8[8] zero"),
     between("BatchNormalization", "m = BatchNormalization(a, scale, bias, mean, var)", BN),
     between("BatchNormalization with shared statistics",
             "p = BatchNormalization(a, scale, b1, mean, var)\n[s] q = Conv(p, ws)\n"
