@@ -96,10 +96,9 @@ class Catalog:
         Raises:
             Problem: model, bundle and options cannot be used together, or too many wait.
         """
-        for upload in (model, bundle):
-            await anyio.to_thread.run_sync(self._storage.localise, upload)
         paths = {"model": model.path, "bundle": bundle.path}
-        return await self._search("forecast", paths, options)
+        async with self._localised(model, bundle):
+            return await self._search("forecast", paths, options)
 
     async def probe(self) -> Any:
         """Versions of the runtime and states of the engines, as a child sees them.
@@ -122,8 +121,8 @@ class Catalog:
             task.exception()  # marked as seen, also when every request has gone away
 
     async def _search_and_keep(self, upload: StoredUpload, action: str, cache: Path) -> Any:
-        await anyio.to_thread.run_sync(self._storage.localise, upload)
-        found = await self._search(action, {str(upload.kind): upload.path})
+        async with self._localised(upload):
+            found = await self._search(action, {str(upload.kind): upload.path})
         if upload.folder.exists():  # it may have been deleted meanwhile
             await anyio.to_thread.run_sync(write_json, cache, found)
         return found
@@ -145,6 +144,15 @@ class Catalog:
         if found is None:
             raise Problem("job_failed", "The inspection left no readable result.")
         return found
+
+    @asynccontextmanager
+    async def _localised(self, *uploads: StoredUpload) -> AsyncIterator[None]:
+        held = self._storage.localised(*uploads)
+        await anyio.to_thread.run_sync(held.__enter__)
+        try:
+            yield
+        finally:
+            held.__exit__(None, None, None)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

@@ -88,13 +88,17 @@ class JobFiles:
             StorageUnavailable: it cannot be fetched, or is damaged.
         """
         path = self._folder(job.id) / result.name
-        if self._objects.is_remote and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._objects.fetch(f"jobs/{job.id}/{result.name}", path):
-                raise StorageUnavailable(f"The object storage has lost {result.name}.")
-            if _digest_and_flush(path)[0] != result.sha256:
-                path.unlink()
-                raise StorageUnavailable(f"The object storage has damaged {result.name}.")
+        if not self._objects.is_remote:
+            return path
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path)
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._objects.fetch(f"jobs/{job.id}/{result.name}", path):
+            raise StorageUnavailable(f"The object storage has lost {result.name}.")
+        if _digest_and_flush(path)[0] != result.sha256:
+            path.unlink()
+            raise StorageUnavailable(f"The object storage has damaged {result.name}.")
         return path
 
     def open(self, job_id: str) -> None:

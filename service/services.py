@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from service import engine
 from service.access import Gate
+from service.cache import Cache
 from service.catalog import Catalog
 from service.children import Children
 from service.database import Database
@@ -40,6 +42,7 @@ class Services:
         versions: What the first child reported of its runtime; None until it has.
         engines: What it reported of the gradient engines; None until it has.
         probe_problem: Why the first child did not work, if so.
+        stopping: Set when the API is to stop.
     """
 
     settings: Settings
@@ -51,11 +54,13 @@ class Services:
     gate: Gate
     guard: OutboundGuard
     holdings: Holdings
+    cache: Cache
     catalog: Catalog
     jobs: Jobs
     versions: dict[str, Any] | None = None
     engines: list[dict[str, Any]] | None = None
     probe_problem: Problem | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def build(cls, settings: Settings, storage: Storage | None = None) -> Services:
@@ -81,6 +86,7 @@ class Services:
             gate=Gate(settings, KeyStore(database)),
             guard=guard,
             holdings=holdings,
+            cache=Cache(settings, storage, store),
             catalog=Catalog(
                 storage,
                 holdings,
@@ -105,11 +111,13 @@ class Services:
             DataDirInUseError: another server has the folder for itself.
         """
         self.storage.open()
+        self.cache.start(self.stopping)
         self.database.create()
         engine.migrate(self.database)
 
     def close(self) -> None:
         """Let go of disk and database."""
+        self.stopping.set()
         self.database.close()
         self.storage.close()
 

@@ -111,6 +111,8 @@ class Settings(BaseSettings):
     both until they are deleted."""
     upload_retention_s: Annotated[float, Field(ge=0)] = 30 * 86400.0
     """Seconds that a model or bundle is kept after its last use; 0 keeps it until it is deleted."""
+    cache_retention_s: Annotated[float, Field(ge=0)] = 86400.0
+    """Seconds that `DATA_DIR` keeps a copy of what is in `STORAGE_URL` after its last use."""
     sweep_interval_s: Seconds = 60.0
     """Seconds between looks for what is to be removed."""
 

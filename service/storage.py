@@ -289,13 +289,28 @@ class Storage:
             )
         return upload
 
+    @contextlib.contextmanager
+    def localised(self, *uploads: StoredUpload) -> Iterator[None]:
+        """Have the files of uploads on this machine, and keep them there meanwhile.
+
+        Raises:
+            Problem: one was deleted meanwhile.
+        """
+        with contextlib.ExitStack() as held:
+            for upload in uploads:
+                if self.objects.is_remote:
+                    held.callback(os.close, _hold(upload.folder))
+                self.localise(upload)
+            yield
+
     def localise(self, upload: StoredUpload) -> StoredUpload:
         """Make sure that an upload's file is on this machine.
 
         Raises:
             Problem: it was deleted meanwhile.
         """
-        if upload.path.exists():
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(upload.path)
             return upload
         upload.folder.mkdir(exist_ok=True)
         prefix = f"{upload.kind}s/{upload.id}"
@@ -338,6 +353,25 @@ class Storage:
         self.objects.delete([found.name for found in self.objects.below(f"jobs/{job_id}")])
         self._discard(self.jobs / job_id)
 
+    def copies(self) -> Iterator[Path]:
+        """Folders of models, bundles and jobs that are on this machine."""
+        for folder in (*self._uploads.values(), self.jobs):
+            yield from folder.iterdir()
+
+    def forget_copy(self, folder: Path) -> None:
+        """Remove one of them from this machine, unless it is used; what it is a copy of stays."""
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._discard(folder)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(fd)
+
     def _discard(self, folder: Path) -> None:
         doomed = self.tmp / secrets.token_hex(12)
         try:
@@ -346,6 +380,21 @@ class Storage:
             return
         sync_folder(folder.parent)
         remove(doomed)
+
+
+def _hold(folder: Path) -> int:
+    """Make a folder and keep its lock, so that nobody takes it for unused; the descriptor."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if folder.stat().st_ino == os.fstat(fd).st_ino:
+                return fd
+        os.close(fd)  # it was removed just before it was locked
 
 
 def _open_lock(path: Path) -> int:

@@ -444,6 +444,15 @@ class JobStore:
                 found.update(connection.execute(part).scalars())
             return found
 
+    def needed(self, names: Iterable[str]) -> set[str]:
+        """Which of these are unfinished jobs, or models or bundles of such."""
+        query = sa.select(JOBS.c.id, JOBS.c.model_id, JOBS.c.bundle_id).where(
+            JOBS.c.state.in_(UNFINISHED)
+        )
+        with self._database.read() as connection:
+            used = {str(name) for row in connection.execute(query) for name in row}
+        return used & set(names)
+
     # Inside ------------------------------------------------------------------------------------
 
     def _row(

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from service import engine
 from service.attempts import Attempts
+from service.cache import Cache
 from service.children import Children
 from service.database import Database
 from service.gpu_memory import GpuMemory
@@ -59,6 +60,7 @@ class Worker:
             Children(settings, settings.warm_children),
             settings.max_job_attempts,
         )
+        self._cache = Cache(settings, storage, store)
         self._webhooks = _webhook_sender(settings, self._database)
         self._stop = threading.Event()
 
@@ -71,6 +73,7 @@ class Worker:
         self._workers.beat(self._name, self._slots)
         self._engine.start(self._attempts.run)
         threading.Thread(target=self._sweeper.run, args=(self._stop,), daemon=True).start()
+        self._cache.start(self._stop)
         if self._webhooks is not None:
             sending = threading.Thread(target=self._webhooks.run, args=(self._stop,), daemon=True)
             sending.start()

@@ -70,12 +70,13 @@ def test_a_storage_that_is_away_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_one_machine_with_a_bucket(objects: ObjectServer, tmp_path: Path) -> None:
-    with running_server(tmp_path, **objects.settings) as server:
+    short = {"cache_retention_s": 2, "sweep_interval_s": 0.5}
+    with running_server(tmp_path, **short, **objects.settings) as server:
         assert server.client.get("/readyz").json()["checks"]["storage"] == "ok"
         body = upload_digits(server.client)
         job = server.client.post("/v1/jobs", json={**body, "options": OPTIONS}).json()
         server.wait_for(job["id"], "succeeded", seconds=60)
-        time.sleep(0.5)
+        check_that_copies_go_and_are_fetched_again(server, body["model_id"], job["id"])
         names = [n for n in objects.names() if n.startswith(f"jobs/{job['id']}/")]
         assert [n.rpartition("/")[2] for n in names] == ["pruned.onnx", "report.json", "scores.npz"]
         assert server.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
@@ -85,6 +86,19 @@ def test_one_machine_with_a_bucket(objects: ObjectServer, tmp_path: Path) -> Non
             assert server.client.delete(path).status_code == 204
             assert server.client.get(path).status_code == 404
         assert objects.names() == []
+
+
+def check_that_copies_go_and_are_fetched_again(
+    server: Server, model_id: str, job_id: object
+) -> None:
+    model = server.data_dir / "models" / model_id
+    result = server.data_dir / "jobs" / str(job_id)
+    end = time.monotonic() + 30
+    while model.exists() or result.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert server.client.get(f"/v1/models/{model_id}/channels").status_code == 200
+    assert server.client.get(f"/v1/jobs/{job_id}/model").status_code == 200
 
 
 @needs_postgres
