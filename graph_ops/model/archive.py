@@ -65,7 +65,9 @@ def _checked_members(
             found=len(infos),
             limit=limits.max_members,
         )
-    members = [i for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
+    # Not `is_dir()`, which fails on an empty name.
+    members = [i for i in infos if not i.filename.startswith("__MACOSX/")]
+    members = [i for i in members if not i.filename.endswith("/")]
     seen: set[str] = set()
     for member in members:
         _check_name(member)

@@ -272,6 +272,14 @@ def test_a_link_in_an_archive_is_refused() -> None:
         load_model(buffer.getvalue())
 
 
+def test_a_file_without_a_name_in_an_archive_is_refused() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("\0m.onnx"), conv_model())
+    with pytest.raises(errors.ModelArchiveError, match="outside its folder"):
+        load_model(buffer.getvalue())
+
+
 def test_an_archive_that_declares_less_than_it_holds_is_refused() -> None:
     data = bytearray(zipped(("m.onnx", conv_model()), compression=zipfile.ZIP_DEFLATED))
     central = data.index(b"PK\x01\x02")
