@@ -103,7 +103,7 @@ zoo: setup $(ZOO_STAMP) ## Export networks of torchvision and timm and prune eac
 vendor: ## Bundle the dashboard's libraries into service/web/vendor/ (needs npm; only after a change of web/dashboard/)
 	cd web/dashboard && npm ci --ignore-scripts && npm run build
 
-smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT)
+smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT; PRUNER_API_KEY where it has keys)
 	@scripts/smoke.sh '$(URL)'
 
 image: ## Build the container image with buildah (BASE, TARGET: cpu or gpu, IMAGE, BUILDAH_FLAGS)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Check a running server with curl alone: smoke.sh [URL]. One OK line per check; exits non-zero at
-# the first that fails. The digits model and bundle that it uploads stay on the server.
+# the first that fails. The digits model and bundle that it uploads stay on the server. Where the
+# server has API keys, PRUNER_API_KEY is one with the scope `submit`.
 set -euo pipefail
 
 readonly url=${1:-http://127.0.0.1:8000}
@@ -9,6 +10,8 @@ readonly example=$root/examples/digits
 work=$(mktemp -d)
 readonly work
 trap 'rm -rf "$work"' EXIT
+# In a file: arguments show in the list of processes. mktemp made the folder for us alone.
+printf '%s\n' "${PRUNER_API_KEY:+header = \"Authorization: Bearer $PRUNER_API_KEY\"}" >"$work/curlrc"
 
 fail() {
     echo "FAILED $*" >&2
@@ -28,7 +31,7 @@ request() {
     local expected=$1 path=$2 status
     shift 2
     rm -f "$work/body" "$work/headers"
-    status=$(curl --silent --show-error --noproxy '127.0.0.1,localhost,::1' --max-time 600 \
+    status=$(curl --config "$work/curlrc" --silent --show-error --noproxy '127.0.0.1,localhost,::1' --max-time 600 \
         --output "$work/body" --dump-header "$work/headers" --write-out '%{http_code}' \
         "$@" "$url$path") || fail "$path: no answer from $url"
     [[ $status =~ ^($expected)$ ]] || fail "$path: answered $status, expected $expected"
