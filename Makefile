@@ -34,7 +34,7 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy zoo vendor smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy zoo charts vendor smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,9 @@ $(ZOO_STAMP): benchmarks/zoo/requirements.txt
 
 zoo: setup $(ZOO_STAMP) ## Export networks of torchvision and timm and prune each, hours (ARGS: 'timm.resnet*' ...)
 	@$(BIN)/python -m benchmarks.zoo $(ARGS)
+
+charts: ## Bundle the charts of report.html from web/report/ (needs Node.js; the result is tracked)
+	cd web/report && npm ci --ignore-scripts --no-fund --no-audit && npm run build
 
 vendor: ## Bundle the dashboard's libraries into service/web/vendor/ (needs npm; only after a change of web/dashboard/)
 	cd web/dashboard && npm ci --ignore-scripts && npm run build

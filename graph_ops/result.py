@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from graph_ops.errors import ModelError, ModelTooLargeError, SurgeryError
 from graph_ops.model import SourceModel, load_model, model_bytes, write_model
+from graph_ops.report_page import render_report
 from graph_ops.scores import ScoreState
 
 
@@ -94,6 +95,15 @@ class PruneResult:
     def write_model(self, path: str | Path) -> Path:
         """Write the model; one over 2 GB becomes a `.zip` of model and data file."""
         return write_model(self._source, self._pruned, self._metadata, Path(path))
+
+    def write_html(self, path: str | Path, title: str = "") -> None:
+        """Write the report as one HTML page that needs no network.
+
+        Args:
+            path: Of the file.
+            title: What the model is called; by default the beginning of its digest.
+        """
+        Path(path).write_text(render_report(self.report, title), encoding="utf-8")
 
     def write_scores(self, path: str | Path) -> None:
         """Write the score state (an empty one for criteria without gradients)."""

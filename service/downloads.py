@@ -43,7 +43,7 @@ def file_response(
     """
     etag = f'"{sha256}"'
     all_headers = {"ETag": etag, "Cache-Control": _IMMUTABLE, **(headers or {})}
-    if _matches(request.headers.get("if-none-match"), etag):
+    if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=all_headers)
     digest = base64.b64encode(bytes.fromhex(sha256)).decode()
     all_headers["Repr-Digest"] = f"sha-256=:{digest}:"
@@ -58,7 +58,7 @@ def file_response(
     return response_class(path, headers=all_headers, media_type=media_type, filename=filename)
 
 
-def _matches(if_none_match: str | None, etag: str) -> bool:
+def matches(if_none_match: str | None, etag: str) -> bool:
     """Whether the client has this version already (weak comparison, RFC 9110 section 13.1.2)."""
     if if_none_match is None:
         return False

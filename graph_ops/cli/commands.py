@@ -67,6 +67,9 @@ def prune(
     bundle: BundlePath,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the pruned model goes.")],
     report: Annotated[Path | None, typer.Option(help="Write the JSON report here.")] = None,
+    report_html: Annotated[
+        Path | None, typer.Option(help="Write the report as a page for a browser here.")
+    ] = None,
     scores_out: Annotated[
         Path | None, typer.Option(help="Write the scores here, for another run.")
     ] = None,
@@ -86,7 +89,8 @@ def prune(
         options = read_options()
         _check_output("--out", out, model, bundle, scores)
         _check_output("--report", report, model, bundle, scores, out)
-        _check_output("--scores-out", scores_out, model, bundle, out, report)
+        _check_output("--report-html", report_html, model, bundle, scores, out, report)
+        _check_output("--scores-out", scores_out, model, bundle, out, report, report_html)
         if scores_out is not None and not options.criterion.needs_gradients:
             raise OptionsError(
                 f"--scores-out: criterion {options.criterion.value!r} takes no scores from a "
@@ -101,6 +105,8 @@ def prune(
             result.write_scores(scores_out)
         if report is not None:
             report.write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
+        if report_html is not None:
+            result.write_html(report_html, model.name)
         if as_json:
             display.print_json(result.report)
         else:

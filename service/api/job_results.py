@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/model`, `/report`, `/scores`: what a job left, as downloads."""
+"""`/v1/jobs/{id}/model`, `/report`, `/report.html`, `/scores`: what a job left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from service.api.visible import VisibleJob
 from service.downloads import file_response
 from service.records import Job
+from service.report_pages import report_page_response
 from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["jobs"])
@@ -77,6 +78,21 @@ async def get_job_model(services: ServicesDep, request: Request, job: VisibleJob
 async def get_job_report(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """What was removed, what it cost, and the proof."""
     return await result_response(request, services, job, "report")
+
+
+@router.head("/v1/jobs/{job_id}/report.html", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/report.html",
+    response_class=Response,
+    responses={
+        200: {"description": "The report as one page.", "content": {"text/html": {}}},
+        304: {"description": "If-None-Match names this version."},
+    },
+)
+async def get_job_report_page(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
+    """The report as a page that needs nothing but a browser."""
+    path, result = await services.jobs.result(job, "report")
+    return await report_page_response(request, path, result.sha256, job.filename)
 
 
 @router.head("/v1/jobs/{job_id}/scores", include_in_schema=False)

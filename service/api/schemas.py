@@ -130,7 +130,7 @@ class JobView(_Body):
     expires_at: str | None
     """When its results are removed, ISO 8601 in UTC; null before its end, or for never."""
     links: dict[str, str]
-    """Paths: `self`, `events`, and when it has succeeded `model`, `report`, `scores`."""
+    """Paths: `self`, `events`; when it has succeeded `model`, `report`, `report_html`, `scores`."""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -159,6 +159,7 @@ class JobView(_Body):
                 "self": job.instance,
                 "events": f"{job.instance}/events",
                 **{name: f"{job.instance}/{name}" for name in job.results},
+                **({"report_html": f"{job.instance}/report.html"} if job.results else {}),
             },
         )
 

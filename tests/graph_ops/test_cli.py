@@ -21,6 +21,7 @@ from graph_ops.cli import app, commands, exits
 from graph_ops.cli.flags import Flag, flags
 from graph_ops.options import PruneOptions, Target
 from graph_ops.pruning import prune
+from graph_ops.report_page import render_report
 from graph_ops.scores import ScoreState
 from service.client.commands import SERVICE_FAILED
 from tests.support.digits import BUNDLE, MODEL
@@ -163,6 +164,7 @@ def test_flags_override_options_and_a_target_flag_replaces_the_target(tmp_path: 
         (("--include", "nothing*"), "matches no convolution"),
         (("--report", "no/such/folder/r.json"), "no/such/folder"),
         (("--report", str(BUNDLE)), "different one"),
+        (("--report-html", str(MODEL)), "different one"),
         (("--scores-out", "."), "folder"),
     ],
 )
@@ -187,7 +189,8 @@ def test_the_parser_exits_2_too() -> None:
 
 def test_prune_writes_the_model_the_report_and_the_scores(tmp_path: Path) -> None:
     out, report, scores = (tmp_path / n for n in ("pruned.onnx", "report.json", "scores.npz"))
-    files = ("-o", out, "--report", report, "--scores-out", scores)
+    page = tmp_path / "report.html"
+    files = ("-o", out, "--report", report, "--report-html", page, "--scores-out", scores)
     result = succeed("prune", MODEL, BUNDLE, *files, *FEW)
 
     expected = prune(MODEL, BUNDLE, {"max_samples": 100})
@@ -200,6 +203,7 @@ def test_prune_writes_the_model_the_report_and_the_scores(tmp_path: Path) -> Non
         "prunable_after": 40,
     }
     assert written["convolutions"] == expected.report["convolutions"]
+    assert page.read_text() == render_report(written, MODEL.name)
     assert expected.scores is not None
     np.testing.assert_array_equal(ScoreState.load(scores).sum_abs, expected.scores.sum_abs)
 

@@ -128,6 +128,7 @@ def test_owners_do_not_see_each_other(server: Server) -> None:
             ("GET", "/events"),
             ("GET", "/model"),
             ("GET", "/report"),
+            ("GET", "/report.html"),
             ("POST", "/cancel"),
             ("POST", "/retry"),
             ("DELETE", ""),

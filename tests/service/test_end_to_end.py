@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from graph_ops.report_page import CONTENT_SECURITY_POLICY, render_report
 from tests.support.problems import assert_problem
 from tests.support.server import REPOSITORY, Server, running_server
 
@@ -63,6 +64,21 @@ def test_curl_prunes_the_digits_network(real: Server, tmp_path: Path) -> None:
     assert report["model"]["sha256"] == job["model_id"]
     assert report["proof"]["max_rel_diff"] <= 1e-4
     assert zipfile.is_zipfile(io.BytesIO(real.client.get(job["links"]["scores"]).content))
+
+
+def test_the_report_is_a_page_that_may_only_run_its_own_script(real: Server) -> None:
+    reply = prune(real, MODEL.read_bytes(), BUNDLE.read_bytes(), '{"max_samples": 100}')
+    job = real.client.get(reply.headers["content-location"].removesuffix("/model")).json()
+    page = real.client.get(job["links"]["report_html"])
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text == render_report(real.client.get(job["links"]["report"]).json(), "digits.onnx")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith(CONTENT_SECURITY_POLICY)
+    assert "default-src 'none'" in policy
+    again = {"if-none-match": page.headers["etag"]}
+    assert real.client.get(job["links"]["report_html"], headers=again).status_code == 304
+    head = real.client.head(job["links"]["report_html"])
+    assert (head.headers["content-length"], head.content) == (page.headers["content-length"], b"")
 
 
 def test_the_same_request_gives_the_same_bytes(real: Server) -> None:
