@@ -34,7 +34,7 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy zoo charts vendor smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy zoo charts vendor screenshots smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -105,6 +105,9 @@ charts: ## Bundle the charts of report.html from web/report/ (needs Node.js; the
 
 vendor: ## Bundle the dashboard's libraries into service/web/vendor/ (needs npm; only after a change of web/dashboard/)
 	cd web/dashboard && npm ci --ignore-scripts && npm run build
+
+screenshots: setup ## Take the pictures of docs/images/ from a server of its own (needs Debian's chromium)
+	@$(BIN)/python -m scripts.screenshots
 
 smoke: ## Check a running server with curl (URL: http://127.0.0.1:PORT; PRUNER_API_KEY where it has keys)
 	@scripts/smoke.sh '$(URL)'

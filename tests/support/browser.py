@@ -10,12 +10,23 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
+def executable() -> str | None:
+    """Path of the Chromium that is installed, if there is one."""
+    return shutil.which("chromium")
+
+
+def require_chromium() -> str:
+    """Path of the Chromium; the test that asks for it is skipped where there is none."""
+    path = executable()
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    return path
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; skips where there is none."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("no chromium on this machine")
+    path = require_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:

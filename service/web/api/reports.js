@@ -1,4 +1,4 @@
-// Reports of jobs. They never change, so each is asked for once.
+// Reports. They never change, so each is asked for once.
 
 import { getJson } from "./client.js";
 import { onKey } from "./key.js";
@@ -10,13 +10,13 @@ let underWay = 0;
 
 onKey("change", () => reports.clear());
 
-/** The report of a job that has succeeded. */
-export function reportOf(job) {
-  const known = reports.get(job.id);
+/** The report at this path. */
+export function reportAt(path) {
+  const known = reports.get(path);
   if (known) return known;
-  const report = inTurn(() => getJson(job.links.report));
-  report.catch(() => reports.delete(job.id));
-  reports.set(job.id, report);
+  const report = inTurn(() => getJson(path));
+  report.catch(() => reports.delete(path));
+  reports.set(path, report);
   return report;
 }
 

@@ -49,6 +49,7 @@ export function FileCard(props) {
       <input
         ref=${input}
         type="file"
+        multiple
         class="visually-hidden"
         tabindex="-1"
         aria-label=${`${title} file`}

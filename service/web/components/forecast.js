@@ -14,6 +14,12 @@ export function Forecast({ forecast, isReady }) {
     return html`<p class="muted" role="status">${isLoading ? "Working it out…" : ""}</p>`;
   }
   const { before, after } = value;
+  if (!after) {
+    return html`
+      <p>${`${plural(value.samples, "sample")} are scored, and ${count(value.held_out)} held out to decide by.`}</p>
+      <p class="muted">How small the model gets is found by trying; only the job can tell.</p>
+    `;
+  }
   return html`
     <div class=${isLoading ? "is-stale" : ""}>
       <${CostChange}

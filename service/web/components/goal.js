@@ -45,7 +45,7 @@ function Amount({ field, value, model, problem, onChange }) {
   const share = isShare(field);
   const scale = share ? 100 : 1;
   const range = rangeOf(field, model);
-  const shown = value == null ? "" : Number((value * scale).toFixed(2));
+  const shown = value == null ? "" : Number((value * scale).toFixed(4));
   const read = (event) => {
     const number = event.target.valueAsNumber;
     onChange(Number.isNaN(number) ? null : Number((number / scale).toFixed(6)));
@@ -95,7 +95,7 @@ function readable(field, value) {
 
 /** Ends of the slider; the number beside it may lie outside. */
 function rangeOf(field, model) {
-  if (field.name === "max_metric_drop") return { min: 0, max: 20, step: 0.1 };
+  if (field.name === "max_metric_drop") return { min: 0, max: 0.2, step: 0.005 };
   if (isShare(field)) return { min: 5, max: 95, step: 1 };
   if (field.name === "filters") return { min: 1, max: Math.max(1, model?.prunable_filters ?? 100), step: 1 };
   if (field.name === "max_size_bytes") {

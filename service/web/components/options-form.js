@@ -3,7 +3,7 @@
 import { words } from "../lib/format.js";
 import { html, useId } from "../vendor/preact.js";
 
-const FIRST = ["steps", "recovery", "min_filters", "channel_multiple", "include", "exclude"];
+const FIRST = ["points", "steps", "recovery", "min_filters", "channel_multiple", "include", "exclude"];
 
 /**
  * @param {{fields: object[], options: object, problems: object, onChange: (options: object) => void}}

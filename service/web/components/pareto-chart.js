@@ -80,6 +80,8 @@ function draw(Plot, width, { points, curve, original, chosen, xAxis, yAxis }) {
   });
   // Its rules stand in views.css: the page's policy allows no style but that of its files.
   svg.querySelector("style")?.remove();
+  // The place around it has the words.
+  svg.setAttribute("aria-hidden", "true");
   return svg;
 }
 

@@ -2,7 +2,7 @@
 
 import { save } from "../api/download.js";
 import { readKey } from "../api/key.js";
-import { bytes, change, count, isGain, magnitude, metric, metricChange, milliseconds, words } from "../lib/format.js";
+import { bytes, count, isGain, magnitude, metric, metricChange, milliseconds, words } from "../lib/format.js";
 import { problemIn } from "../lib/loading.js";
 import { html, useState } from "../vendor/preact.js";
 import { CostChange } from "./cost-change.js";
@@ -27,9 +27,9 @@ export function Headline({ report }) {
 }
 
 function metricRows(found) {
-  if (!found) return [];
+  if (found?.after == null) return [];
   const { name, before, after, samples } = found;
-  const isWorse = isGain(name) ? after < before : after > before;
+  const isWorse = isGain(found) ? after < before : after > before;
   return [
     {
       label: words(name),
@@ -65,7 +65,8 @@ const RESULTS = [
   ["scores", "Scores"],
 ];
 
-export function Downloads({ job }) {
+/** @param {{links: object}} props `links`: paths by name, as jobs have them */
+export function Downloads({ links }) {
   const [problem, setProblem] = useState(null);
   const onClick = async (event) => {
     if (!readKey()) return; // the link does it
@@ -79,12 +80,12 @@ export function Downloads({ job }) {
   };
   return html`
     <div class="actions downloads">
-      ${RESULTS.filter(([name]) => job.links[name]).map(
+      ${RESULTS.filter(([name]) => links[name]).map(
         ([name, label]) => html`
           <a
             key=${name}
             class=${name === "model" ? "button primary" : "button"}
-            href=${job.links[name]}
+            href=${links[name]}
             download
             onClick=${onClick}
           >
@@ -95,13 +96,4 @@ export function Downloads({ job }) {
     </div>
     ${problem && html`<${Problem} problem=${problem} />`}
   `;
-}
-
-/** One line about a result, for lists. */
-export function summary(report) {
-  const { before, after } = report.cost;
-  const parts = [`MACs ${change(before.macs, after.macs)}`];
-  const { metric: found } = report;
-  if (found?.after != null) parts.push(`${found.name} ${metric(found.name, found.after)}`);
-  return parts.join(", ");
 }

@@ -1,7 +1,7 @@
 // All compared results as a table; a radio button chooses the one that is looked at.
 
 import { metric, words } from "../lib/format.js";
-import { costOf, QUANTITIES } from "../lib/quantities.js";
+import { QUANTITIES } from "../lib/quantities.js";
 import { link } from "../lib/router.js";
 import { html, useId } from "../vendor/preact.js";
 
@@ -11,7 +11,7 @@ export function ResultsTable({ points, curve, chosen, metricName, onChoose }) {
   const group = useId();
   const onCurve = new Set(curve.map(({ id }) => id));
   return html`
-    <div class="scroll" tabindex="0" role="region" aria-label="All results">
+    <div class="scroll" tabindex="0" role="region" aria-label="Table of results">
       <table class="list results">
         <thead>
           <tr>
@@ -39,7 +39,7 @@ export function ResultsTable({ points, curve, chosen, metricName, onChoose }) {
               </th>
               <td class="number">${metric(metricName, point.y)}</td>
               ${QUANTITIES.map(
-                ({ name, format }) => html`<td key=${name} class="number">${format(costOf(point.report, "after", name))}</td>`,
+                ({ name, format }) => html`<td key=${name} class="number">${format(point.cost[name])}</td>`,
               )}
             </tr>`,
           )}

@@ -51,27 +51,28 @@ export function change(before, after) {
   return (share < 0 ? "−" : "+") + percent(Math.abs(share));
 }
 
-const SHARES = new Set(["accuracy", "agreement"]);
+/** Metrics that are shares of the samples. */
+const isShareOfSamples = (name) => /^(accuracy|agreement|top_)/.test(name);
 
 /** A metric's value: shares as percentages, losses as they are. */
 export function metric(name, value) {
   if (value == null) return "unknown";
-  if (SHARES.has(name)) return `${(100 * value).toFixed(2)}${NO_BREAK}%`;
+  if (isShareOfSamples(name)) return `${(100 * value).toFixed(2)}${NO_BREAK}%`;
   return value.toPrecision(4);
 }
 
 /** Change of a metric: points for shares, per cent for losses. */
 export function metricChange(name, before, after) {
   if (before == null || after == null) return "";
-  if (!SHARES.has(name)) return change(before, after);
+  if (!isShareOfSamples(name)) return change(before, after);
   const points = 100 * (after - before);
   const sign = points < 0 ? "−" : points > 0 ? "+" : "±";
   return `${sign}${Math.abs(points).toFixed(2)} points`;
 }
 
-/** Whether a larger value of this metric is the better one. */
-export function isGain(name) {
-  return SHARES.has(name);
+/** Whether a larger value of a report's metric is the better one. */
+export function isGain({ name, higher_is_better: isHigherBetter }) {
+  return isHigherBetter ?? isShareOfSamples(name);
 }
 
 export function seconds(value) {

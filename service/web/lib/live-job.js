@@ -2,9 +2,9 @@
 
 import { getJson } from "../api/client.js";
 import { jobEvents } from "../api/events.js";
-import { isOver } from "../components/state.js";
 import { useCallback, useEffect, useState } from "../vendor/preact.js";
 import { problemIn } from "./loading.js";
+import { isOver } from "./states.js";
 
 /** @returns {{job: object | null, problem: object | null, isConnected: boolean, refresh: () => void}} */
 export function useLiveJob(id) {
@@ -24,6 +24,11 @@ export function useLiveJob(id) {
   return { job, problem, isConnected, refresh };
 }
 
+/** When the job entered the state it was read in; the events before that are told again. */
+function lastChange({ times }) {
+  return Object.values(times).reduce((last, time) => (time > last ? time : last), "");
+}
+
 async function follow(id, { signal, onJob, onConnection }) {
   const path = `/v1/jobs/${encodeURIComponent(id)}`;
   let job = await getJson(path, { signal });
@@ -33,7 +38,7 @@ async function follow(id, { signal, onJob, onConnection }) {
     if (event.type === "progress") {
       job = { ...job, progress: event.data };
       onJob(job);
-    } else if (event.type === "state") {
+    } else if (event.type === "state" && event.data.at > lastChange(job)) {
       job = await getJson(path, { signal });
       onJob(job);
       if (isOver(job.state)) return;

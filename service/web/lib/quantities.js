@@ -1,4 +1,4 @@
-// The costs that results are compared by.
+// The costs that results are compared by; `name` is that in reports.
 
 import { bytes, count, magnitude, milliseconds } from "./format.js";
 
@@ -9,8 +9,3 @@ export const QUANTITIES = [
   { name: "latency_ms", label: "Latency", unit: "Latency of one run", format: milliseconds },
   { name: "filters", label: "Filters", unit: "Filters", format: count },
 ];
-
-/** A cost in a report, `side` is "before" or "after"; null where it is not known. */
-export function costOf(report, side, name) {
-  return (name === "filters" ? report.filters[side] : report.cost[side][name]) ?? null;
-}

@@ -17,8 +17,8 @@ const GOALS = {
   },
   max_metric_drop: {
     label: "Accuracy",
-    question: "How much of the metric may be lost?",
-    short: (value) => `Loses ≤ ${percent(value)}`,
+    question: "How much worse may the metric on the held-out samples be?",
+    short: (value) => `Metric worse by ≤ ${value}`,
     start: () => 0.01,
   },
   max_params_ratio: {
@@ -72,6 +72,14 @@ export function describeTarget(target) {
   if (name === undefined) return "";
   if (typeof value === "object") return words(name);
   return (GOALS[name] ?? goalOf({ name })).short(value);
+}
+
+/** What a job is to do, in a few words. */
+export function describeJob({ kind = "prune", options }) {
+  if (kind === "score") return "Scores for a session";
+  const target = describeTarget(options?.target);
+  if (kind === "cut") return ["Cut", target].filter(Boolean).join(": ");
+  return options.points ? `${target}, ${options.points} points on the way` : target;
 }
 
 /** How far a target that is out of reach could be met, from the problem's members; else null. */

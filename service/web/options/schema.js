@@ -53,11 +53,10 @@ export function notDefault(options, { options: fields }) {
       Object.entries(options.target).filter(([, value]) => value != null),
     );
   }
-  for (const field of fields) {
-    const value = options[field.name];
-    if (value !== undefined && JSON.stringify(value) !== JSON.stringify(field.default)) {
-      kept[field.name] = value;
-    }
+  const defaults = Object.fromEntries(fields.map((field) => [field.name, field.default]));
+  for (const [name, value] of Object.entries(options)) {
+    if (name === "target") continue;
+    if (JSON.stringify(value) !== JSON.stringify(defaults[name] ?? null)) kept[name] = value;
   }
   return kept;
 }

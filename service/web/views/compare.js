@@ -2,15 +2,15 @@
 
 import { Problem } from "../components/problem.js";
 import { ParetoChart } from "../components/pareto-chart.js";
-import { Downloads, Headline } from "../components/result.js";
+import { Chosen } from "../components/chosen.js";
 import { ResultsTable } from "../components/results-table.js";
 import { count, isGain, metric, words } from "../lib/format.js";
 import { useLoaded } from "../lib/loading.js";
 import { front } from "../lib/pareto.js";
-import { costOf, QUANTITIES } from "../lib/quantities.js";
+import { QUANTITIES } from "../lib/quantities.js";
 import { loadResults } from "../lib/results.js";
 import { changeQuery, link } from "../lib/router.js";
-import { describeTarget } from "../options/goals.js";
+import { describeJob } from "../options/goals.js";
 import { html, useMemo, useState } from "../vendor/preact.js";
 
 export const title = "Compare results";
@@ -39,9 +39,9 @@ function Comparison({ query, results, problems }) {
   const models = groups(results);
   const model = models.find(({ key }) => key === query.get("model")) ?? models[0];
   const quantity = QUANTITIES.find(({ name }) => name === query.get("cost")) ?? QUANTITIES[0];
-  const metricName = model.results[0].report.metric?.name ?? "metric";
+  const metricName = model.results[0].metric?.name ?? "metric";
   const { points, curve, original } = useMemo(
-    () => plotted(model.results, quantity.name, metricName),
+    () => plotted(model.results, quantity.name),
     [results, model.key, quantity.name],
   );
   const [chosenId, setChosenId] = useState(null);
@@ -93,16 +93,7 @@ function Comparison({ query, results, problems }) {
             </label>
           `}
       </section>
-      ${chosen && html`
-        <section class="card" aria-labelledby="chosen-title">
-          <header class="card-head">
-            <h2 id="chosen-title">${chosen.job.filename} <span class="goal-note">${chosen.name}</span></h2>
-          </header>
-          <${Headline} report=${chosen.report} />
-          <${Downloads} job=${chosen.job} />
-          <p><a href=${link("jobs", { id: chosen.job.id })}>Open the job</a></p>
-        </section>
-      `}
+      ${chosen && html`<${Chosen} result=${chosen} />`}
       <section class="card" aria-labelledby="results-title">
         <header class="card-head"><h2 id="results-title">All results</h2></header>
         <${ResultsTable} points=${points} curve=${curve} chosen=${chosen} metricName=${metricName} onChoose=${onChoose} />
@@ -125,8 +116,8 @@ function Choice({ label, value, choices, onChange }) {
 function groups(results) {
   const found = new Map();
   for (const result of results) {
-    const { job, report } = result;
-    const metricName = report.metric?.name ?? "no metric";
+    const { job, metric: measured } = result;
+    const metricName = measured?.name ?? "no metric";
     const key = `${job.model_id.slice(0, 12)}-${metricName}`;
     if (!found.has(key)) found.set(key, { key, name: `${job.filename}, ${metricName}`, results: [] });
     found.get(key).results.push(result);
@@ -134,27 +125,22 @@ function groups(results) {
   return [...found.values()];
 }
 
-function plotted(results, costName, metricName) {
+function plotted(results, costName) {
   const names = namesOf(results.map(({ job }) => job));
   const points = results
-    .map(({ job, report }, index) => ({
-      id: job.id,
-      name: names[index],
-      job,
-      report,
-      x: costOf(report, "after", costName),
-      y: report.metric?.after ?? null,
+    .map((result, index) => ({
+      ...result,
+      name: result.point === null ? names[index] : `${names[index]}: point ${result.point}`,
+      x: result.cost[costName] ?? null,
+      y: result.metric?.after ?? null,
     }))
     .filter(({ x, y }) => x !== null && y !== null);
   const [first] = points;
-  const original = first && {
-    x: costOf(first.report, "before", costName),
-    y: first.report.metric.before,
-  };
+  const original = first && { x: first.before[costName] ?? null, y: first.metric.before };
   return {
     points: points.sort((a, b) => a.x - b.x),
-    curve: front(points, isGain(metricName)),
-    original: original?.x != null && original.y != null ? original : null,
+    curve: first ? front(points, isGain(first.metric)) : [],
+    original: original && original.x !== null && original.y !== null ? original : null,
   };
 }
 
@@ -162,11 +148,11 @@ function plotted(results, costName, metricName) {
 function namesOf(jobs) {
   const { target: _, ...options } = jobs[0].options;
   const differing = Object.keys(options).filter(
-    (name) => new Set(jobs.map((job) => JSON.stringify(job.options[name]))).size > 1,
+    (name) => name !== "points" && new Set(jobs.map((job) => JSON.stringify(job.options[name]))).size > 1,
   );
   return jobs.map((job) =>
     [
-      describeTarget(job.options.target),
+      describeJob(job),
       ...differing.map((name) => `${words(name).toLowerCase()} ${[job.options[name] ?? "not given"].flat().join(" ")}`),
     ].join(", "),
   );

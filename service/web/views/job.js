@@ -1,19 +1,20 @@
 // One job: live while it runs, its result when it is done, what went wrong when it failed.
 
 import { getJson, postJson, request } from "../api/client.js";
-import { reportOf } from "../api/reports.js";
+import { reportAt } from "../api/reports.js";
 import { CopyTabs } from "../components/copy-tabs.js";
 import { Layers } from "../components/layers.js";
 import { Problem } from "../components/problem.js";
 import { Progress } from "../components/progress.js";
 import { Downloads, Headline, Proof } from "../components/result.js";
 import { snippetsOf } from "../components/snippets.js";
-import { isOver, State } from "../components/state.js";
+import { State } from "../components/state.js";
 import { moment, seconds, words } from "../lib/format.js";
 import { useLiveJob } from "../lib/live-job.js";
 import { problemIn, useLoaded } from "../lib/loading.js";
 import { goTo, link } from "../lib/router.js";
-import { describeTarget } from "../options/goals.js";
+import { isOver } from "../lib/states.js";
+import { describeJob } from "../options/goals.js";
 import { notDefault, readSchema } from "../options/schema.js";
 import { html, useState } from "../vendor/preact.js";
 
@@ -22,7 +23,7 @@ export const title = "Job";
 export function JobView({ id }) {
   const { job, problem, isConnected, refresh } = useLiveJob(id);
   const schema = useLoaded(async (signal) => readSchema(await getJson("/v1/options/schema", { signal })), []);
-  const report = useLoaded(() => reportOf(job), [job?.links.report && job.id]);
+  const report = useLoaded(() => reportAt(job.links.report), [job?.links.report]);
   const bundle = useLoaded(
     (signal) => getJson(`/v1/bundles/${job.bundle_id}`, { signal }),
     [job?.bundle_id],
@@ -37,7 +38,7 @@ export function JobView({ id }) {
     <div class="job">
       <section class="card" aria-labelledby="state-title">
         <header class="card-head">
-          <h2 id="state-title">${job.filename} <span class="goal-note">${describeTarget(job.options.target)}</span></h2>
+          <h2 id="state-title">${job.filename} <span class="goal-note">${describeJob(job)}</span></h2>
           <${State} state=${job.state} />
         </header>
         ${!isOver(job.state) && html`<${Progress} job=${job} isConnected=${isConnected} />`}
@@ -45,7 +46,7 @@ export function JobView({ id }) {
         ${job.problem && html`<${Problem} problem=${job.problem} isQuiet=${job.state === "cancelled"} />`}
         ${report.problem && html`<${Problem} problem=${report.problem} />`}
         ${report.value && html`<${Headline} report=${report.value} /><${Proof} report=${report.value} />`}
-        ${job.state === "succeeded" && html`<${Downloads} job=${job} />`}
+        ${job.state === "succeeded" && html`<${Downloads} links=${job.links} />`}
         <${Actions} job=${job} options=${options} onChange=${refresh} />
       </section>
       ${report.value && html`
@@ -54,7 +55,7 @@ export function JobView({ id }) {
           <${Layers} convolutions=${report.value.convolutions} />
         </section>
       `}
-      ${options && html`
+      ${options && isRun(job) && html`
         <section class="card" aria-labelledby="again-title">
           <header class="card-head"><h2 id="again-title">The same without this page</h2></header>
           <${CopyTabs}
@@ -98,8 +99,8 @@ function Actions({ job, options, onChange }) {
       html`<button type="button" onClick=${retry} disabled=${state.isUnderWay}>Go on with it</button>`}
       ${isOver(job.state) &&
       html`
-        <a class="button" href=${link("prune", { query: again })}>Change the goal</a>
-        ${job.state === "succeeded" && html`<a class="button" href=${link("compare", { query: { jobs: job.id } })}>Compare</a>`}
+        ${isRun(job) && html`<a class="button" href=${link("prune", { query: again })}>Change the goal</a>`}
+        ${job.links.report && html`<a class="button" href=${link("compare", { query: { jobs: job.id } })}>${job.options.points ? "Choose along the curve" : "Compare"}</a>`}
         <${Delete} onDelete=${remove} isUnderWay=${state.isUnderWay} />
       `}
     </div>
@@ -118,6 +119,11 @@ function Delete({ onDelete, isUnderWay }) {
   </button>`;
 }
 
+/** Whether the job is a pruning run, which can be sent again with another goal. */
+function isRun(job) {
+  return (job.kind ?? "prune") === "prune" && job.bundle_id;
+}
+
 function Facts({ job, report, options }) {
   const { target: _, ...others } = options ?? {};
   const ended = job.times.succeeded ?? job.times.failed ?? job.times.cancelled;
@@ -131,7 +137,7 @@ function Facts({ job, report, options }) {
     report?.engine && ["Engine", `${words(report.engine.name)} on ${report.engine.device}`],
     report?.loss && ["Loss", `${report.loss.name}: ${report.loss.why}`],
     ["Model", html`<code class="digest">${job.model_id}</code>`],
-    ["Bundle", html`<code class="digest">${job.bundle_id}</code>`],
+    job.bundle_id && ["Bundle", html`<code class="digest">${job.bundle_id}</code>`],
   ];
   return html`<dl class="facts">
     ${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}

@@ -2,11 +2,12 @@
 
 import { getJson } from "../api/client.js";
 import { Problem } from "../components/problem.js";
-import { JOB_STATES, isOver, State, stateName } from "../components/state.js";
+import { State } from "../components/state.js";
 import { count, moment, percent } from "../lib/format.js";
 import { problemIn } from "../lib/loading.js";
 import { link, replaceAddress } from "../lib/router.js";
-import { describeTarget } from "../options/goals.js";
+import { isOver, JOB_STATES, stateName } from "../lib/states.js";
+import { describeJob } from "../options/goals.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 
 const PAGE = 50;
@@ -74,16 +75,16 @@ function Table({ jobs, chosen, onToggle }) {
         ${jobs.map(
           (job) => html`<tr key=${job.id}>
             <td>
-              ${job.state === "succeeded" &&
+              ${job.links.report &&
               html`<input
                 type="checkbox"
                 checked=${chosen.has(job.id)}
-                aria-label=${`Compare ${job.filename}, ${describeTarget(job.options.target)}, ${moment(job.times.queued)}`}
+                aria-label=${`Compare ${job.filename}, ${describeJob(job)}, ${moment(job.times.queued)}`}
                 onChange=${() => onToggle(job.id)}
               />`}
             </td>
             <th scope="row"><a href=${link("jobs", { id: job.id })}>${job.filename}</a></th>
-            <td>${describeTarget(job.options.target)}</td>
+            <td>${describeJob(job)}</td>
             <td><${State} state=${job.state} />${" "}<span class="muted">${shareOf(job)}</span></td>
             <td class="number">${moment(job.times.queued)}</td>
           </tr>`,

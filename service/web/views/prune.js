@@ -16,7 +16,7 @@ import { fieldProblems, placeOf } from "../lib/problems.js";
 import { changeQuery, goTo, link } from "../lib/router.js";
 import { nearestReach } from "../options/goals.js";
 import { readSchema } from "../options/schema.js";
-import { html, useState } from "../vendor/preact.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 
 const FORECAST_DELAY_MS = 350;
 const FIRST_TARGET = { max_macs_ratio: 0.7 };
@@ -43,6 +43,11 @@ export function PruneView({ query }) {
   const start = useStart({ modelId, bundleId, options });
   const problem = start.problem ?? forecast.problem;
   const place = problem && placeOf(problem);
+  // Opened where an option is wrong, and left as it is when that is mended.
+  const [isMoreOpen, setMoreOpen] = useState(false);
+  useEffect(() => {
+    if (place === "options") setMoreOpen(true);
+  }, [place]);
   const at = (where) => (place === where ? problem : null);
 
   const change = (part) => {
@@ -52,6 +57,7 @@ export function PruneView({ query }) {
   const setOptions = (next) => change({ options: JSON.stringify(next) });
   const onFiles = (kind) => (files) => setOffered((last) => ({ ...last, ...sorted(files, kind) }));
   const isReady = model.value && bundle.value;
+  const isRefused = forecast.problem && place !== "run";
 
   return html`
     <div class="prune">
@@ -100,16 +106,6 @@ export function PruneView({ query }) {
                 onChange=${(target) => setOptions({ ...options, target })}
               />
               <${Nearest} problem=${at("goal")} onChoose=${(target) => setOptions({ ...options, target })} />
-              <details class="more" open=${place === "options"}>
-                <summary>More options ${changedNote(options)}</summary>
-                ${at("options") && html`<${Problem} problem=${problem} />`}
-                <${OptionsForm}
-                  fields=${schema.value.options}
-                  options=${options}
-                  problems=${place === "options" ? fieldProblems(problem) : {}}
-                  onChange=${(next) => setOptions({ ...next, target: options.target })}
-                />
-              </details>
             `}
           </section>
           <section class="card preview" aria-labelledby="preview-title" aria-busy=${String(forecast.isLoading)}>
@@ -119,13 +115,25 @@ export function PruneView({ query }) {
             <button
               type="button"
               class="primary"
-              disabled=${!isReady || start.isUnderWay}
+              disabled=${!isReady || isRefused || start.isUnderWay}
               onClick=${start.go}
             >
               ${start.isUnderWay ? "Sending…" : "Start pruning"}
             </button>
           </section>
         </div>
+        ${schema.value && html`
+          <details class="card more" open=${isMoreOpen} onToggle=${(event) => setMoreOpen(event.currentTarget.open)}>
+            <summary>More options${changedNote(options)}</summary>
+            ${at("options") && html`<${Problem} problem=${problem} />`}
+            <${OptionsForm}
+              fields=${schema.value.options}
+              options=${options}
+              problems=${place === "options" ? fieldProblems(problem) : {}}
+              onChange=${(next) => setOptions({ ...next, target: options.target })}
+            />
+          </details>
+        `}
         <section class="card" aria-labelledby="channels-title">
           <header class="card-head"><h2 id="channels-title">What can be pruned</h2></header>
           ${channels.problem && html`<${Problem} problem=${channels.problem} />`}
@@ -180,7 +188,7 @@ function goalProblem(problem) {
 
 function changedNote(options) {
   const changed = Object.keys(options).length - 1;
-  return changed > 0 ? `(${plural(changed, "changed option")})` : "";
+  return changed > 0 ? `: ${plural(changed, "changed option")}` : "";
 }
 
 /** Two files that are dropped together each go where they belong. */
