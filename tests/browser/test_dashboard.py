@@ -66,6 +66,8 @@ def test_from_upload_to_download(dashboard: Dashboard, server: Server, tmp_path:
     model = server.client.head(job["links"]["model"])
     assert model.headers["etag"] == f'"{digest}"'
 
+    report_page = page.get_by_role("link", name="Open the report")
+    expect(report_page).to_have_attribute("href", job["links"]["report_html"])
     page.get_by_role("tab", name="Command line").click()
     expect(page.get_by_label("Command line").locator("code")).to_contain_text(
         "--max-macs-ratio 0.65"

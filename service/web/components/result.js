@@ -60,7 +60,7 @@ export function Proof({ report }) {
 
 const RESULTS = [
   ["model", "Download the model"],
-  ["report.html", "Report"],
+  ["report_html", "Open the report"],
   ["report", "Report (JSON)"],
   ["scores", "Scores"],
 ];
@@ -86,7 +86,7 @@ export function Downloads({ links }) {
             key=${name}
             class=${name === "model" ? "button primary" : "button"}
             href=${links[name]}
-            download
+            download=${name === "report_html" ? null : ""}
             onClick=${onClick}
           >
             ${name === "model" && html`<${Icon} name="download" />`}${label}
