@@ -16,6 +16,7 @@ from graph_ops.channels import Channels, Convolution, CostItem, Labels
 from graph_ops.edits import NarrowGroups, SpellCount
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import data_uses, input_at, int_of, is_root_constant, node_label
+from graph_ops.rules.kernels import kernel_gradient
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.windows import (
     Windows,
@@ -171,16 +172,19 @@ def _count_macs(
 def conv_gradient(
     node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
 ) -> Sequence[ir.Value | None]:
-    """The transposed convolution of the output's gradient with the same weight."""
+    """Input: the transposed convolution of the output's gradient with the same weight."""
     x, weight, g = node.inputs[0], node.inputs[1], gradients[0]
-    if g is None or weight is None:
+    if g is None or weight is None or x is None:
         return []
-    _refuse_weight_gradient(node, weight, tape)
     parts: list[ir.Value | None] = [None, None, _bias_gradient(node, g, tape)]
+    if not tape.needs(x) and not tape.needs(weight):
+        return parts
+    kernel, group = tape.spatial(weight), int_of(node, "group", 1)
+    windows = read_windows(node, kernel, tape.spatial(x), tape.spatial(node.outputs[0]))
     if tape.needs(x):
-        kernel = tape.spatial(weight)
-        windows = read_windows(node, kernel, tape.spatial(x), tape.spatial(node.outputs[0]))
-        parts[0] = spread_windows(tape, g, weight, windows, int_of(node, "group", 1))
+        parts[0] = spread_windows(tape, g, weight, windows, group)
+    if tape.needs(weight):
+        parts[1] = kernel_gradient(tape, x, g, windows, group)
     return parts
 
 
@@ -188,17 +192,21 @@ def conv_gradient(
 def conv_transpose_gradient(
     node: ir.Node, gradients: Sequence[ir.Value | None], tape: BackwardTape
 ) -> Sequence[ir.Value | None]:
-    """The convolution of the output's gradient with the same weight, read as (M, C / group)."""
+    """Input: the convolution of the output's gradient with the same weight, as (M, C / group)."""
     x, weight, g = node.inputs[0], node.inputs[1], gradients[0]
-    if g is None or weight is None:
+    if g is None or weight is None or x is None:
         return []
-    _refuse_weight_gradient(node, weight, tape)
     parts: list[ir.Value | None] = [None, None, _bias_gradient(node, g, tape)]
+    if not tape.needs(x) and not tape.needs(weight):
+        return parts
+    group = int_of(node, "group", 1)
+    windows = transposed_windows(
+        node, tape.spatial(weight), tape.spatial(x), tape.spatial(node.outputs[0])
+    )
     if tape.needs(x):
-        windows = transposed_windows(
-            node, tape.spatial(weight), tape.spatial(x), tape.spatial(node.outputs[0])
-        )
-        parts[0] = _gather_windows(tape, g, weight, windows, int_of(node, "group", 1))
+        parts[0] = _gather_windows(tape, g, weight, windows, group)
+    if tape.needs(weight):
+        parts[1] = kernel_gradient(tape, g, x, windows, group)
     return parts
 
 
@@ -221,11 +229,6 @@ def _gather_windows(
         pads=[*w.begins, *ends],
         group=group,
     )
-
-
-def _refuse_weight_gradient(node: ir.Node, weight: ir.Value, tape: BackwardTape) -> None:
-    if tape.needs(weight):
-        raise tape.refuse(node, "its weight is computed from activations")
 
 
 def _bias_gradient(node: ir.Node, gradient: ir.Value, tape: BackwardTape) -> ir.Value | None:

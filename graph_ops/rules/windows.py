@@ -161,16 +161,16 @@ def spread_windows(
         windows: Geometry of the convolution.
         group: Its groups.
     """
-    array = constant_array(weight)
-    if windows.are_dense and array is not None:
-        return _spread_dense(tape, gradient, array, windows, group)
-    if all(k == 1 for k in windows.kernel) and array is not None:
-        return _spread_points(tape, gradient, array, windows, group)
+    is_sized = None not in tape.dims(weight)
+    if windows.are_dense and is_sized:
+        return _spread_dense(tape, gradient, weight, windows, group)
+    if all(k == 1 for k in windows.kernel) and is_sized:
+        return _spread_points(tape, gradient, weight, windows, group)
     return _spread_strided(tape, gradient, weight, windows, group)
 
 
 def _spread_dense(
-    tape: BackwardTape, gradient: ir.Value, weight: NDArray[np.generic], w: Windows, group: int
+    tape: BackwardTape, gradient: ir.Value, weight: ir.Value, w: Windows, group: int
 ) -> ir.Value:
     """Conv with the kernel flipped and its channel axes swapped within each group."""
     before = [e - 1 - b for e, b in zip(w.extents, w.begins, strict=True)]
@@ -183,7 +183,7 @@ def _spread_dense(
     return tape.op(
         "Conv",
         cropped,
-        tape.constant(flip_weight(weight, group)),
+        flipped(tape, weight, group),
         kernel_shape=list(w.kernel),
         dilations=list(w.dilations),
         strides=[1] * len(w.kernel),
@@ -193,7 +193,7 @@ def _spread_dense(
 
 
 def _spread_points(
-    tape: BackwardTape, gradient: ir.Value, weight: NDArray[np.generic], w: Windows, group: int
+    tape: BackwardTape, gradient: ir.Value, weight: ir.Value, w: Windows, group: int
 ) -> ir.Value:
     """A strided convolution of single elements: mix channels first, where the tensor is small.
 
@@ -202,13 +202,32 @@ def _spread_points(
     mixed = tape.op(
         "Conv",
         gradient,
-        tape.constant(flip_weight(weight, group)),
+        flipped(tape, weight, group),
         kernel_shape=list(w.kernel),
         group=group,
     )
-    channels = weight.shape[1] * group
-    ones = tape.constant(np.ones((channels, 1, *w.kernel), dtype=weight.dtype))
+    channels = int(tape.dims(weight)[1] or 0) * group
+    dtype = np.dtype(np.float32) if weight.dtype is None else weight.dtype.numpy()
+    ones = tape.constant(np.ones((channels, 1, *w.kernel), dtype=dtype))
     return _spread_strided(tape, mixed, ones, w, channels)
+
+
+def flipped(tape: BackwardTape, weight: ir.Value, group: int) -> ir.Value:
+    """`flip_weight` of a stored weight; of a computed one, by nodes in the graph."""
+    array = constant_array(weight)
+    if array is not None:
+        return tape.constant(flip_weight(array, group))
+    filters, per_group, *kernel = (int(d or 0) for d in tape.dims(weight))
+    spatial = list(range(3, 3 + len(kernel)))
+    grouped = tape.ints([group, filters // group, per_group, *kernel])
+    swapped = tape.op("Transpose", tape.op("Reshape", weight, grouped), perm=[0, 2, 1, *spatial])
+    shape = tape.ints([group * per_group, filters // group, *kernel])
+    result = tape.op("Reshape", swapped, shape)
+    for axis, length in enumerate(kernel):
+        if length > 1:
+            backwards = tape.ints(range(length - 1, -1, -1))
+            result = tape.op("Gather", result, backwards, axis=2 + axis)
+    return result
 
 
 def flip_weight(weight: NDArray[np.generic], group: int) -> NDArray[np.generic]:

@@ -108,6 +108,50 @@ CONV_SPECS = [
 ]
 
 
+def kernel(
+    name: str, attributes: str, x: Sequence[int], w: Sequence[int], op_type: str = "Conv"
+) -> GradientSpec:
+    """A (transposed) convolution of a folded batch whose kernel is differentiated as well."""
+    listed = ", ".join(a for a in (f"kernel_shape={list(w[2:])}", attributes) if a)
+    return GradientSpec(
+        f"{op_type}: {name}, kernel",
+        f"a = Reshape (x, x_shape) v = Reshape (s, w_shape) z = {op_type} <{listed}> (a, v) "
+        "y = Reshape (z, row)",
+        {"x": (1, *x), "s": (1, int(np.prod(w)))},
+        {
+            "x_shape": np.asarray(x, np.int64),
+            "w_shape": np.asarray(w, np.int64),
+            "row": np.asarray([1, -1], np.int64),
+        },
+        reference="ort",
+    )
+
+
+KERNEL_SPECS = [
+    kernel("3x3", "pads=[1,1,1,1]", (3, 2, 6, 5), (4, 2, 3, 3)),
+    kernel("1x1", "", (3, 2, 4, 5), (4, 2, 1, 1)),
+    kernel("1x1 stride 2", "strides=[2,2]", (2, 3, 7, 8), (4, 3, 1, 1)),
+    kernel("stride 2 with a rest", "strides=[2,2], pads=[1,1,1,1]", (3, 2, 8, 7), (3, 2, 3, 3)),
+    kernel("stride above kernel", "strides=[3,4]", (2, 2, 10, 11), (3, 2, 2, 1)),
+    kernel("dilated strided", "dilations=[2,2], strides=[2,3], pads=[1,2,0,1]",
+           (2, 2, 9, 10), (3, 2, 3, 2)),
+    kernel("pads beyond the kernel", "pads=[3,4,2,3]", (2, 2, 4, 4), (3, 2, 2, 3)),
+    kernel("grouped", "group=2, pads=[1,1,0,2]", (2, 4, 5, 5), (6, 2, 3, 3)),
+    kernel("depthwise", "group=4, strides=[2,1], pads=[1,1,1,1]", (2, 4, 5, 6), (4, 1, 3, 3)),
+    kernel("SAME_LOWER", 'auto_pad="SAME_LOWER", strides=[2,3]', (2, 2, 8, 7), (3, 2, 3, 4)),
+    kernel("1-D", "pads=[2,1], strides=[3]", (2, 3, 11), (4, 3, 4)),
+    kernel("3-D", "pads=[1,0,1,1,1,0]", (2, 2, 4, 5, 4), (3, 2, 3, 2, 3)),
+    GradientSpec("Conv: a filter for each sample",
+                 "z = Conv <kernel_shape=[2,2]> (c, x) y = Transpose <perm=[1,0,2,3]> (z)",
+                 {"x": (3, 2, 2, 2)}, {"c": (1, 2, 4, 4)}, reference="ort"),
+    kernel("stride 2", "strides=[2,2], pads=[1,1,1,1]", (2, 3, 4, 5), (3, 2, 4, 4),
+           "ConvTranspose"),
+    kernel("output padding", "strides=[2,3], pads=[1,1,1,1], output_padding=[1,2]",
+           (2, 3, 4, 5), (3, 2, 3, 3), "ConvTranspose"),
+    kernel("grouped", "group=2, strides=[2,2]", (2, 4, 4, 3), (4, 3, 3, 3), "ConvTranspose"),
+]  # fmt: skip
+
+
 def deconv(
     name: str, attributes: str, x: Sequence[int], w: Sequence[int], **options: object
 ) -> GradientSpec:
@@ -298,6 +342,7 @@ RESIZE_SPECS = [
 
 GRADIENT_SPECS = [
     *CONV_SPECS,
+    *KERNEL_SPECS,
     *CONV_TRANSPOSE_SPECS,
     *POOL_SPECS,
     *RESIZE_SPECS,
@@ -326,8 +371,6 @@ def gradient_at(spec: GradientSpec, x: NDArray[np.float32]) -> NDArray[np.float3
 
 
 REFUSED_SPECS = [
-    GradientSpec("Conv: weight from activations", "y = Conv <kernel_shape=[2,2]> (c, x)",
-                 {"x": (3, 2, 2, 2)}, {"c": (1, 2, 4, 4)}),
     resize("cubic", 'mode="cubic"', (2, 2, 4, 5), [1, 1, 2, 2]),
     resize("antialiased", 'mode="linear", antialias=1', (2, 2, 4, 4), [1, 1, 0.5, 0.5]),
     resize("aspect ratio", 'keep_aspect_ratio_policy="not_larger"', (2, 2, 4, 4),

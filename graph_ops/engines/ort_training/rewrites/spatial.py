@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from graph_ops.engines.ort_training.rewrites.registry import Outputs, rewrite
 from graph_ops.engines.ort_training.rewrites.writer import Writer
 from graph_ops.graph import (
-    constant_array,
     float_of,
     input_at,
     int_list_of,
@@ -25,7 +24,7 @@ from graph_ops.graph import (
 )
 from graph_ops.rules.interpolation import interpolation_matrix
 from graph_ops.rules.resampling import scales_of
-from graph_ops.rules.windows import Windows, flip_weight, read_windows, transposed_windows
+from graph_ops.rules.windows import Windows, flipped, read_windows, transposed_windows
 
 
 @rewrite("Conv")
@@ -71,9 +70,6 @@ def transposed_convolution(node: ir.Node, write: Writer) -> Outputs:
     x, filters = node.inputs[0], node.inputs[1]
     assert x is not None
     assert filters is not None
-    weight = constant_array(filters)
-    if weight is None:
-        raise write.tape.refuse(node, "its weight is computed at run time")
     kernel, inputs, outputs = (write.tape.spatial(v) for v in (filters, x, node.outputs[0]))
     windows = transposed_windows(node, kernel, inputs, outputs)
     dims = write.dims(x)
@@ -89,9 +85,9 @@ def transposed_convolution(node: ir.Node, write: Writer) -> Outputs:
         spread = write.map_axis(spread, dims, axis, matrix)
         dims[axis] = padded
     group = int_of(node, "group", 1)
-    flipped = write.constant(flip_weight(weight, group))
+    swapped = flipped(write.tape, filters, group)
     attributes = {"kernel_shape": kernel, "dilations": list(windows.dilations), "group": group}
-    return [write.op("Conv", spread, flipped, *node.inputs[2:], **attributes)]
+    return [write.op("Conv", spread, swapped, *node.inputs[2:], **attributes)]
 
 
 @rewrite("AveragePool")
