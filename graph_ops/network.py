@@ -319,15 +319,19 @@ class TaylorPrunableNetwork:
             tell: Called with the number of layers done and of all.
             is_interim: Whether another round follows; fewer samples are then enough.
         """
+        method = self.options.recovery
+        if is_interim and method == "distill":
+            method = "reconstruct"  # the next round drops more: only the last network is trained
         recovery = recover(
             self.classes,
             self.dropped,
             self.weights,
             dataset,
-            self.options.recovery,
+            method,
             classifier=self._classifier(),
             seed=self.options.seed,
             limit=INTERIM_SAMPLES if is_interim else MAX_SAMPLES,
+            iterations=self.options.distill_iterations,
             tell=tell,
         )
         self.take_weights(recovery.weights)

@@ -109,9 +109,12 @@ class PruneOptions(_Options):
     """Model output the loss is taken on; the first one when not given."""
     targets: str = "labels"
     """Name of the bundle's array of targets."""
-    recovery: Literal["none", "bias", "reconstruct"] = "reconstruct"
-    """How accuracy is given back after the cut, without training: `bias` moves the mean of what
-    was removed into biases; `reconstruct` refits every layer behind a cut by ridge regression."""
+    recovery: Literal["none", "bias", "reconstruct", "distill"] = "reconstruct"
+    """How accuracy is given back after the cut: `bias` moves the mean of what was removed into
+    biases; `reconstruct` refits every layer behind a cut by ridge regression; `distill` does that
+    and then trains the network towards the original's outputs, without labels."""
+    distill_iterations: Annotated[int, Field(ge=1, le=100_000)] = 300
+    """Gradient steps of `distill`, each on one batch."""
     engine: Literal["auto", "standard", "ort-training"] = "auto"
     """Who computes the gradients: `standard` (our own backward graph), `ort-training`
     (onnxruntime-training in its own process), or `auto`: `ort-training` where it can use a GPU,

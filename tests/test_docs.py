@@ -169,7 +169,7 @@ def report() -> dict[str, Any]:
     result = prune(
         DIGITS / "digits.onnx",
         DIGITS / "calibration.npz",
-        {"max_samples": 200, "steps": 2},
+        {"max_samples": 200, "steps": 2, "recovery": "distill", "distill_iterations": 2},
     )
     loaded: dict[str, Any] = json.loads(json.dumps(result.report, allow_nan=False))
     return loaded

@@ -42,6 +42,7 @@ class BackwardTape:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._taken = {str(v.name) for v in graph.inputs} | set(graph.initializers)
         self._taken |= {str(o.name) for node in graph for o in node.outputs}
+        self._taken |= {str(node.name) for node in graph}
 
     def needs(self, value: ir.Value | None) -> bool:
         """Whether anybody wants the gradient of a forward value."""

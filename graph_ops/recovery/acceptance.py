@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from graph_ops.bundle import Batch, Dataset
 from graph_ops.channels import ChannelClasses
+from graph_ops.recovery.distill import distill
 from graph_ops.recovery.refit import Tell, refit
 from graph_ops.recovery.samples import MAX_SAMPLES, MIN_SAMPLES, RefitSamples
-from graph_ops.recovery.summary import LayerRecovery, Recovery
+from graph_ops.recovery.summary import Recovery
 from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.runtime import Array, Session
 from graph_ops.surgery import cut
@@ -29,8 +30,9 @@ FALLBACKS: dict[str, tuple[str, ...]] = {
     "none": (),
     "bias": ("bias",),
     "reconstruct": ("reconstruct", "bias"),
+    "distill": ("reconstruct", "bias"),
 }
-"""What is tried for each value of the option `recovery`, in order."""
+"""What is tried for each value of the option `recovery`, in order; `distill` then trains it."""
 
 
 def recover(
@@ -43,6 +45,7 @@ def recover(
     classifier: Classifier | None = None,
     seed: int = 0,
     limit: int = MAX_SAMPLES,
+    iterations: int = 0,
     tell: Tell = lambda done, total: None,
 ) -> Recovery:
     """Give back what dropping channels took, without labels or gradients.
@@ -52,10 +55,11 @@ def recover(
         dropped: [classes] which were dropped.
         weights: What earlier rounds refitted.
         dataset: The bundle bound to the model; its held-out part is not touched.
-        method: `none`, `bias` or `reconstruct`.
+        method: `none`, `bias`, `reconstruct` or `distill`.
         classifier: The output that names a class, if there is one.
         seed: Of the samples and positions drawn.
-        limit: Samples that are read, at most.
+        limit: Samples that regressions read, at most.
+        iterations: Gradient steps of `distill`.
         tell: Progress.
 
     Raises:
@@ -73,38 +77,70 @@ def recover(
     judge = _Judge(classes.channels.model, samples.checked, classifier)
     notes = _unseen(samples, classifier)
     plain = judge.verdict(cut(classes, dropped))
-    done: list[LayerRecovery] = []
+    found = plain
+    recovery = Recovery(
+        method,
+        "none",
+        RefittedWeights(),
+        output_error_before=_number(plain.error),
+        output_error_after=_number(plain.error),
+        fitted=samples.fitted_count,
+        checked=samples.checked_count,
+    )
     for attempt in FALLBACKS[method]:
         start = weights if attempt == "reconstruct" else RefittedWeights()
         model = cut(classes, dropped)
         start.lay_over(classes, dropped, model)
         refitted, layers = refit(classes, dropped, start, model, samples, attempt, seed, tell)
-        found = judge.verdict(model)
-        done = done or layers
-        if refitted and found.error < plain.error and not found.agrees_less(plain):
-            return Recovery(
-                method,
-                attempt,
-                refitted,
-                tuple(layers),
-                _number(plain.error),
-                _number(found.error),
-                samples.fitted_count,
-                samples.checked_count,
-                tuple(notes),
+        trial = judge.verdict(model)
+        if refitted and trial.is_better_than(plain):
+            found = trial
+            recovery = replace(
+                recovery,
+                method=attempt,
+                weights=refitted,
+                layers=tuple(layers),
+                output_error_after=_number(trial.error),
             )
-        notes.append(_refusal(attempt, bool(refitted), plain, found))
-    return Recovery(
-        method,
-        "none",
-        RefittedWeights(),
-        tuple(done),
-        _number(plain.error),
-        _number(plain.error),
-        samples.fitted_count,
-        samples.checked_count,
-        tuple(notes),
-    )
+            break
+        recovery = replace(recovery, layers=recovery.layers or tuple(layers))
+        notes.append(_refusal(attempt, bool(refitted), plain, trial))
+    if method == "distill":
+        model = cut(classes, dropped)
+        recovery.weights.lay_over(classes, dropped, model)
+        trained, done = distill(
+            classes,
+            dropped,
+            recovery.weights,
+            model,
+            dataset,
+            samples,
+            iterations,
+            seed,
+            tell,
+        )
+        trial = judge.verdict(model) if done.reason is None else found
+        done = replace(
+            done,
+            output_error_before=_number(found.error),
+            output_error_after=_number(trial.error),
+        )
+        if done.reason is not None:
+            notes.append(f"distill: not done, because {done.reason}")
+        elif trial.is_better_than(found):
+            done = replace(done, kept=True)
+            recovery = replace(
+                recovery,
+                method="distill",
+                weights=trained,
+                output_error_after=_number(trial.error),
+            )
+        else:
+            refusal = _refusal("distill", True, found, trial)
+            done = replace(done, reason=refusal)
+            notes.append(refusal)
+        recovery = replace(recovery, distillation=done)
+    return replace(recovery, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -149,6 +185,10 @@ class _Verdict:
     def agreement(self) -> float:
         """Share of samples given the same class."""
         return float(self.same.mean()) if self.same.size else 1.0
+
+    def is_better_than(self, other: _Verdict) -> bool:
+        """Whether its error is smaller, and it agrees with the original no less often."""
+        return self.error < other.error and not self.agrees_less(other)
 
     def agrees_less(self, other: _Verdict) -> bool:
         """Whether it agrees less often than another, by over two standard errors.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from graph_ops.recovery.distill import Distillation
 from graph_ops.recovery.weights import RefittedWeights
 
 
@@ -50,7 +51,7 @@ class Recovery:
 
     Attributes:
         asked: Option `recovery`.
-        method: What was kept: `reconstruct`, `bias` or `none`.
+        method: What was kept: `distill`, `reconstruct`, `bias` or `none`.
         weights: The weights that were kept.
         layers: What was done to each layer, in graph order.
         output_error_before: Error of the network's outputs, relative to the original's, on the
@@ -59,6 +60,7 @@ class Recovery:
         fitted: Samples that were fitted.
         checked: Samples that were set aside to choose and to check.
         notes: What a person should know: fallbacks and their reasons.
+        distillation: What training did; None where it was not asked for.
     """
 
     asked: str
@@ -70,3 +72,4 @@ class Recovery:
     fitted: int = 0
     checked: int = 0
     notes: tuple[str, ...] = ()
+    distillation: Distillation | None = None

@@ -38,28 +38,51 @@ def couple_batch_normalization(node: ir.Node, channels: Channels) -> None:
 def batch_normalization_gradient(
     node: ir.Node, gradients: Gradients, tape: BackwardTape
 ) -> Gradients:
-    """A factor per channel: scale/√(variance + ε), as [C, 1, …]."""
-    x, scale, _, _, variance = node.inputs[:5]
+    """Input: a factor per channel, scale/√(variance + ε), as [C, 1, …]."""
+    x, scale, bias, mean, variance = node.inputs[:5]
     if int_of(node, "training_mode", 0):
         raise tape.refuse(node, "it is in training mode")
-    _require_stored_parameters(node, tape)
-    shape = [-1, *[1] * (len(tape.dims(x)) - 2)]
-    epsilon = float_of(node, "epsilon", 1e-5)
+    if tape.needs(mean) or tape.needs(variance):
+        raise tape.refuse(node, "its statistics are computed from the activations")
+    g, rank = gradients[0], len(tape.dims(x))
+    assert g is not None
+    others = [a for a in range(rank) if a != 1]
+    parts: list[ir.Value | None] = [None, None, None]
+    if tape.needs(x):
+        parts[0] = tape.op("Mul", g, _batch_norm_factor(node, tape, rank))
+    if tape.needs(scale):
+        shape = tape.ints([-1, *[1] * (rank - 2)])
+        centred = tape.op("Sub", x, tape.op("Reshape", mean, shape))
+        summed = tape.sum_over(tape.op("Mul", g, centred), others)
+        parts[1] = tape.op("Div", summed, _deviation(node, tape))
+    if tape.needs(bias):
+        parts[2] = tape.sum_over(g, others)
+    return parts
+
+
+def _batch_norm_factor(node: ir.Node, tape: BackwardTape, rank: int) -> ir.Value:
+    scale, variance = node.inputs[1], node.inputs[4]
+    shape = [-1, *[1] * (rank - 2)]
     stored_scale, stored_variance = constant_array(scale), constant_array(variance)
-    if stored_scale is not None and stored_variance is not None:
-        deviation = np.sqrt(stored_variance.astype(np.float64) + epsilon)
-        array = (stored_scale.astype(np.float64) / deviation).astype(stored_scale.dtype)
-        factor = tape.constant(array.reshape(shape))
-    else:
-        spread = tape.op("Sqrt", tape.op("Add", variance, tape.scalar(epsilon, like=variance)))
-        factor = tape.op("Reshape", tape.op("Div", scale, spread), tape.ints(shape))
-    return [tape.op("Mul", gradients[0], factor)]
+    if stored_scale is None or stored_variance is None:
+        factor = tape.op("Div", scale, _deviation(node, tape))
+        return tape.op("Reshape", factor, tape.ints(shape))
+    epsilon = float_of(node, "epsilon", 1e-5)
+    deviation = np.sqrt(stored_variance.astype(np.float64) + epsilon)
+    array = (stored_scale.astype(np.float64) / deviation).astype(stored_scale.dtype)
+    return tape.constant(array.reshape(shape))
+
+
+def _deviation(node: ir.Node, tape: BackwardTape) -> ir.Value:
+    variance = node.inputs[4]
+    epsilon = tape.scalar(float_of(node, "epsilon", 1e-5), like=variance)
+    return tape.op("Sqrt", tape.op("Add", variance, epsilon))
 
 
 def _require_stored_parameters(node: ir.Node, tape: BackwardTape) -> None:
     """Parameters computed from the activations would need gradients of their own."""
     if any(tape.needs(v) for v in node.inputs[1:]):
-        raise tape.refuse(node, "its scale, bias or statistics are computed from the activations")
+        raise tape.refuse(node, "its scale or bias is computed from the activations")
 
 
 @coupling("InstanceNormalization")

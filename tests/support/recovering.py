@@ -73,6 +73,7 @@ def recovered(
     inputs: dict[str, Array] | None = None,
     samples: int = 64,
     batch_size: int = 16,
+    iterations: int = 0,
 ) -> Recovered:
     """Drop filters by convolution and recover on random inputs, or on those given."""
     analysis = analyse_bytes(model)
@@ -88,7 +89,9 @@ def recovered(
             batch_size=batch_size,
             validation_fraction=0.0,
         )
-        recovery = recover(classes, dropped, RefittedWeights(), dataset, method)
+        recovery = recover(
+            classes, dropped, RefittedWeights(), dataset, method, iterations=iterations
+        )
     refitted = cut(classes, dropped)
     recovery.weights.lay_over(classes, dropped, refitted)
     return Recovered(classes, dropped, recovery, cut(classes, dropped), refitted)

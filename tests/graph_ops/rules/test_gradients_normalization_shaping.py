@@ -44,6 +44,11 @@ NORMALIZATION_SPECS = [
     GradientSpec("BatchNormalization: computed statistics",
                  "w = Mul(v, s) y = BatchNormalization(x, s, b, m, w)", {"x": IMAGE},
                  {"s": (3,), "b": (3,), "m": (3,), "v": (3,)}, weight_range=POSITIVE),
+    GradientSpec("BatchNormalization: scale and bias from activations",
+                 "t = Squeeze(p, zero) c = Squeeze(q, zero) y = BatchNormalization(x, t, c, m, v)",
+                 {"x": (1, *IMAGE[1:]), "p": (1, 3), "q": (1, 3)},
+                 {"m": (3,), "v": (3,), "zero": np.asarray([0], np.int64)}, ranges={"p": POSITIVE},
+                 weight_range=POSITIVE),
     *(
         GradientSpec(
             f"LRN: size {size}",
@@ -193,8 +198,8 @@ REFUSED_SPECS = [
     GradientSpec("BatchNormalization: training",
                  "y, m2, v2 = BatchNormalization <training_mode=1> (x, s, b, m, v)",
                  {"x": IMAGE}, STATISTICS),
-    GradientSpec("BatchNormalization: scale from activations",
-                 "y = BatchNormalization(c, x, b, m, v)", {"x": (3,)},
+    GradientSpec("BatchNormalization: variance from activations",
+                 "y = BatchNormalization(c, s, b, m, x)", {"x": (3,)},
                  {"c": IMAGE, **STATISTICS}),
     GradientSpec("ReduceMean: the batch", "y = ReduceMean(x, a)", {"x": IMAGE}, {"a": ints(0)}),
     GradientSpec("ReduceMax: everything", "y = ReduceMax <keepdims=0> (x)", {"x": IMAGE}),
