@@ -10,6 +10,7 @@ import numpy as np
 from graph_ops.analysis import analyse
 from graph_ops.canonical import bind_shapes
 from graph_ops.channels import ChannelClasses
+from graph_ops.constant_weights import store_computed_weights
 from graph_ops.cost import CostModel
 from graph_ops.graph import graph_inputs
 from graph_ops.model import ModelLimits, SourceModel, load_model
@@ -91,6 +92,7 @@ def describe_channels(
 
 def _classes(source: SourceModel) -> ChannelClasses:
     model = source.clone()
+    store_computed_weights(model)
     unshare(model)
     return analyse(model, bind_shapes(model, {}))
 

@@ -28,6 +28,7 @@ from graph_ops.analysis import analyse
 from graph_ops.bundle import ArrayInfo, Batch, Dataset
 from graph_ops.canonical import bind_shapes, scoring_copy
 from graph_ops.channels import Convolution
+from graph_ops.constant_weights import store_computed_weights
 from graph_ops.cost import CostModel
 from graph_ops.errors import (
     FilterGlobError,
@@ -89,6 +90,7 @@ class TaylorPrunableNetwork:
         self._targets = targets
         self.sample_shapes = dict(sample_shapes or _static_shapes(self.source.model))
         self._original = self.source.clone()
+        store_computed_weights(self._original)
         self._shared = unshare(self._original)
         self._shapes = bind_shapes(self._original, self.sample_shapes)
         self.classes = analyse(self._original, self._shapes)

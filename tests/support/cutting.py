@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from graph_ops.analysis import analyse
 from graph_ops.canonical import bind_shapes
 from graph_ops.channels import ChannelClasses, Convolution
+from graph_ops.constant_weights import store_computed_weights
 from graph_ops.equivalence import Proof, prove
 from graph_ops.graph import graph_inputs
 from graph_ops.model import load_model
@@ -70,6 +71,7 @@ def analyse_bytes(
 ) -> Analysis:
     """Channel classes of a model file, each use of a shared vector parted."""
     copy = load_model(model).clone()
+    store_computed_weights(copy)
     uses = unshare(copy)
     return Analysis(analyse(copy, bind_shapes(copy, sample_shapes or {})), uses)
 

@@ -58,6 +58,11 @@ CONVOLUTION_SPECS = [
             also={"dyn": 0}),
     between("a weight in half precision behind a Cast", "[s] m = Conv (a, v)",
             "float16[8,8,1,1] ws", first=f"{CONV1}\nv = Cast <to = 1> (ws)", also={"s": 8}),
+    between("a standardised weight of a grouped convolution",
+            "[s] m = Conv <group = 2> (a, v)", "float[8,4,3,3] ws, float eps = {0.001}",
+            first=f"{CONV1}\nu = ReduceMean <axes = [1,2,3]> (ws)\nc = Sub(ws, u)\n"
+            "q = Mul(c, c)\nt = ReduceMean <axes = [1,2,3]> (q)\ne = Add(t, eps)\n"
+            "d = Sqrt(e)\nv = Div(c, d)", also={"s": 8}),
     between("a quantized weight", "[s] m = Conv (a, v)",
             "int8[8,8,1,1] ws, float scale = {0.1}, int8 zero = {0}",
             first=f"{CONV1}\nv = DequantizeLinear (ws, scale, zero)", also={"s": 8}),
@@ -322,7 +327,7 @@ FROZEN_SPECS = [
     between("an operator without a rule over tokens", "m = CumSum(a, one)", "int64 one = {1}",
             classes=0, reason="CumSum"),
     between("a weight that an operator without a rule reads too",
-            "r = Det(w1)\nk = ReduceMean(r)\nm = Mul(a, k)", classes=0, reason="Det"),
+            "r = Det(w1)\nk = ReduceProd(r)\nm = Mul(a, k)", classes=0, reason="Det"),
     between("a branch that reads the channels",
             "m = If (flag) <then_branch = t () => (float[N,8,6,6] o) { o = Relu(a) }, "
             "else_branch = e () => (float[N,8,6,6] o2) { o2 = Abs(a) }>",
