@@ -76,6 +76,7 @@ def measure_case(network: Network, variant: str, folder: Path, side: int) -> dic
     is_sampled = zlib.crc32(network.id.encode()) % BOTH_ENGINES_ONE_IN == 0
     if is_sampled and variant == BOTH_ENGINES_VARIANT:
         command.append("--both-engines")
+    result.unlink(missing_ok=True)
     problem = run(command)
     if result.exists():
         facts: dict[str, Any] = json.loads(result.read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +36,28 @@ def page(results: Results) -> str:
         for variant in VARIANTS
         if (facts := results.get(network.id, variant)) is not None
     ]
-    parts = [INTRODUCTION.read_text(), summary(facts for _, _, facts in cases)]
+    parts = [INTRODUCTION.read_text(), summary([(n.id, facts) for n, _, facts in cases])]
     for library in dict.fromkeys(network.library for network, _, _ in cases):
         rows = [row(n, v, f) for n, v, f in cases if n.library == library]
         parts.append(f"\n## {library}\n\n{markdown_table(HEADER, rows)}\n")
     return "".join(parts)
 
 
-def summary(cases: Iterable[dict[str, Any]]) -> str:
-    """How many cases came to what."""
-    found = list(cases)
+def summary(cases: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """How many cases came to what, of the networks measured."""
+    found = [facts for _, facts in cases]
     outcomes = Counter(str(f["outcome"]) for f in found)
     gaps = [f["engine_gap"] for f in found if "engine_gap" in f]
-    lines = [f"{len(found)} cases: {', '.join(f'{n} {o}' for o, n in outcomes.most_common())}."]
+    networks = len({network_id for network_id, _ in cases})
+    lines = [f"Measured so far: {networks} of the list's {len(NETWORKS)} networks."]
+    lines += [f"{len(found)} cases: {', '.join(f'{n} {o}' for o, n in outcomes.most_common())}."]
     proofs = [f["proof"] for f in found if f["outcome"] == "pruned"]
     if proofs:
         lines.append(f"Largest proof figure: {max(proofs):.1e}.")
     if gaps:
         lines.append(
-            f"{len(gaps)} cases were scored with both engines; the scores differ by at most "
-            f"{max(gaps):.1e} of the largest."
+            f"Scored with both engines: {len(gaps)}; largest difference of the scores, "
+            f"relative to the largest score: {max(gaps):.1e}."
         )
     return " ".join(lines) + "\n"
 
