@@ -112,14 +112,16 @@ function Choice({ label, value, choices, onChange }) {
   </label>`;
 }
 
-/** Results of one model that were measured alike; only those can be compared. */
+/** Results of one model that were measured alike, on as many samples of one bundle: only those can be compared. */
 function groups(results) {
   const found = new Map();
   for (const result of results) {
     const { job, metric: measured } = result;
     const metricName = measured?.name ?? "no metric";
-    const key = `${job.model_id.slice(0, 12)}-${metricName}`;
-    if (!found.has(key)) found.set(key, { key, name: `${job.filename}, ${metricName}`, results: [] });
+    const samples = measured?.samples ?? 0;
+    const key = [job.model_id.slice(0, 12), (job.bundle_id ?? "").slice(0, 12), metricName, samples].join("-");
+    const name = `${job.filename}, ${metricName} on ${count(samples)} samples`;
+    if (!found.has(key)) found.set(key, { key, name, results: [] });
     found.get(key).results.push(result);
   }
   return [...found.values()];
