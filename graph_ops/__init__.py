@@ -19,6 +19,8 @@ from graph_ops.options import PruneOptions, Target
 from graph_ops.version import VERSION
 
 if TYPE_CHECKING:
+    from graph_ops.by_hand import ChannelLists, cut_channels
+    from graph_ops.from_scores import cut_from_scores
     from graph_ops.inspection import describe_channels, inspect_model
     from graph_ops.network import TaylorPrunableNetwork
     from graph_ops.pruning import Progress, PruneResult, prune, score
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "ChannelLists",
     "Progress",
     "PruneOptions",
     "PruneResult",
@@ -35,6 +38,8 @@ __all__ = [
     "Target",
     "TaylorPrunableNetwork",
     "__version__",
+    "cut_channels",
+    "cut_from_scores",
     "describe_channels",
     "inspect_model",
     "prune",
@@ -42,10 +47,13 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "ChannelLists": "by_hand",
     "Progress": "pruning",
     "PruneResult": "pruning",
     "ScoreState": "scores",
     "TaylorPrunableNetwork": "network",
+    "cut_channels": "by_hand",
+    "cut_from_scores": "from_scores",
     "describe_channels": "inspection",
     "inspect_model": "inspection",
     "prune": "pruning",

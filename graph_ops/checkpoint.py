@@ -29,7 +29,7 @@ from graph_ops.recovery import RefittedWeights
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
 
-FORMAT = 3
+FORMAT = 5
 _NAME = re.compile(r"round-(\d{4,})\.npz")
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, OSError)
 """What NumPy and its zip reader raise on files that are missing, no `.npz`, or a broken one."""
@@ -52,6 +52,7 @@ class RoundState:
         engine: Who computed the gradients, as in the report; None for criteria without them.
         stop_reason: Why the last round was the last; None when there are more.
         timing_s: Seconds spent so far, by phase.
+        goal: What a search has found so far, JSON-ready; None without one.
     """
 
     number: int
@@ -64,6 +65,7 @@ class RoundState:
     engine: dict[str, Any] | None = None
     stop_reason: str | None = None
     timing_s: dict[str, float] = field(default_factory=dict)
+    goal: dict[str, Any] | None = None
 
 
 def run_key(*parts: str) -> str:
@@ -114,6 +116,32 @@ class Checkpoint:
                 continue
         return None
 
+    def keep_file(self, name: str, content: bytes) -> None:
+        """Keep a file beside the states, on disk before this returns.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".{name}.{secrets.token_hex(6)}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._folder / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(self._folder)
+
+    def read_file(self, name: str) -> bytes | None:
+        """A file that was kept, or None."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return None
+
 
 class SavedRun:
     """One run and its checkpoint, if it has one.
@@ -141,6 +169,17 @@ class SavedRun:
         if self._checkpoint is not None:
             self._checkpoint.save(self._key, state)
 
+    def keep_file(self, name: str, content: bytes) -> None:
+        """Keep a file of the run."""
+        if self._checkpoint is not None:
+            self._checkpoint.keep_file(f"{self._key[:16]}-{name}", content)
+
+    def read_file(self, name: str) -> bytes | None:
+        """A file that the run kept, or None."""
+        if self._checkpoint is None:
+            return None
+        return self._checkpoint.read_file(f"{self._key[:16]}-{name}")
+
 
 def rounds_done(folder: Path) -> int:
     """Rounds that the checkpoint in a folder has, by its name; 0 when there is none."""
@@ -166,15 +205,11 @@ def _arrays_of(key: str, state: RoundState) -> dict[str, Any]:
         "engine": state.engine,
         "stop_reason": state.stop_reason,
         "timing_s": state.timing_s,
+        "goal": state.goal,
     }
     arrays: dict[str, Any] = {"dropped": state.dropped, "last_scores": state.last_scores}
-    first = state.first_scores
-    if first is not None:
-        header["first_digest"] = first.digest
-        header["first_samples"] = first.samples
-        arrays["first_sum_abs"] = first.sum_abs
-        arrays["first_sum_squares"] = first.sum_squares
-        arrays["first_losses"] = np.float64(first.losses)
+    if state.first_scores is not None:
+        arrays |= state.first_scores.arrays()
     for kind, refitted in _refitted(state.weights).items():
         header[kind] = list(refitted)
         arrays |= {f"{kind}_{i}": array for i, array in enumerate(refitted.values())}
@@ -185,15 +220,7 @@ def _state_of(key: str, file: Any) -> RoundState:
     header = json.loads(bytes(file["header"]).decode())
     if header["format"] != FORMAT or header["key"] != key:
         raise KeyError("key")
-    first = None
-    if "first_digest" in header:
-        first = ScoreState(
-            str(header["first_digest"]),
-            np.asarray(file["first_sum_abs"], dtype=np.float64),
-            np.asarray(file["first_sum_squares"], dtype=np.float64),
-            int(header["first_samples"]),
-            float(file["first_losses"]),
-        )
+    first = ScoreState.of_arrays(file) if "scores" in file else None
     return RoundState(
         number=int(header["number"]),
         filters=int(header["filters"]),
@@ -210,6 +237,7 @@ def _state_of(key: str, file: Any) -> RoundState:
         engine=header["engine"],
         stop_reason=header["stop_reason"],
         timing_s=dict(header["timing_s"]),
+        goal=header["goal"],
     )
 
 

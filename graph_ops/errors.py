@@ -30,7 +30,9 @@ code), carries its data in `details`, and has a sentence for a message that says
     │   └── NotFiniteError            bundle_not_finite
     ├── OptionsError                  options_invalid
     │   ├── LossError                 loss_invalid
-    │   └── FilterGlobError           options_no_match
+    │   ├── FilterGlobError           options_no_match
+    │   ├── ChannelListError          channels_invalid
+    │   └── ReportMismatchError       report_mismatch
     ├── ScoreError                    what went wrong while scoring
     │   ├── GradientError             gradient_unsupported
     │   ├── NothingPrunableError      nothing_prunable
@@ -234,6 +236,18 @@ class FilterGlobError(OptionsError):
     """An `include` or `exclude` pattern matches no convolution."""
 
     code = "options_no_match"
+
+
+class ChannelListError(OptionsError):
+    """A list of channels names what is not there, may not go, or belongs together."""
+
+    code = "channels_invalid"
+
+
+class ReportMismatchError(OptionsError):
+    """A report that is to be replayed is of a model with another graph."""
+
+    code = "report_mismatch"
 
 
 class ScoreError(PrunerError):

@@ -17,7 +17,7 @@ from graph_ops.bundle import BundleLimits, Dataset, open_bundle
 from graph_ops.model import ModelLimits, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import Criterion, PruneOptions, parse_options
-from graph_ops.pruning import input_specs
+from graph_ops.run import input_specs
 from graph_ops.selection import Selector
 from graph_ops.targets import goal_of, unreachable
 
@@ -57,7 +57,7 @@ def forecast(
             targets_required=opts.loss not in ("auto", "unlabelled"),
             batch_size=opts.batch_size,
             max_samples=opts.max_samples,
-            validation_fraction=opts.validation_fraction,
+            validation_fraction=opts.held_out_share,
             seed=opts.seed,
         )
         shapes = dataset.input_shapes
@@ -96,4 +96,4 @@ def _cost(network: TaylorPrunableNetwork) -> dict[str, int | None]:
 def _rounds(options: PruneOptions, filters: int) -> int:
     if options.filters_per_step is not None:
         return max(1, math.ceil(filters / options.filters_per_step))
-    return options.steps or 1
+    return options.rounds or 1

@@ -14,8 +14,7 @@ ONNX model:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -26,25 +25,19 @@ from numpy.typing import NDArray
 
 from graph_ops.analysis import analyse
 from graph_ops.bundle import ArrayInfo, Batch, Dataset
-from graph_ops.canonical import bind_shapes, scoring_copy
+from graph_ops.canonical import bind_shapes
 from graph_ops.channels import Convolution
 from graph_ops.constant_weights import store_computed_weights
 from graph_ops.cost import CostModel
-from graph_ops.errors import (
-    FilterGlobError,
-    LossError,
-    ModelRunError,
-    NothingPrunableError,
-    ScoresMissingError,
-)
-from graph_ops.graph import constant_array, graph_inputs, input_at, int_of
+from graph_ops.errors import NothingPrunableError, ScoresMissingError
+from graph_ops.graph import graph_inputs
 from graph_ops.importance import ClassMap, magnitudes
-from graph_ops.loss import LossChoice, OutputForm, choose_loss, output_form
+from graph_ops.metrics.judgement import Judgement
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
-from graph_ops.recovery import Classifier, Recovery, RefittedWeights, recover
+from graph_ops.prunability import Prunability
+from graph_ops.recovery import Recovery, RefittedWeights, recover
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
-from graph_ops.recovery.weights import BIAS_INPUT
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
 from graph_ops.scoring import Scorer
@@ -54,10 +47,6 @@ from graph_ops.surgery import cut
 
 CLASS_IDS = ArrayInfo("labels", np.dtype(np.int64), (1,))
 """Targets as expected when nothing else is said: one class id per sample."""
-BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
-"""Operators that recovery may give a bias they did not have."""
-ENTRY_BYTES = 256
-"""Room for the name of a new stored tensor, in its entry and at its node."""
 
 
 class TaylorPrunableNetwork:
@@ -89,28 +78,27 @@ class TaylorPrunableNetwork:
         self.options = parse_options(options)
         self._targets = targets
         self.sample_shapes = dict(sample_shapes or _static_shapes(self.source.model))
-        self._original = self.source.clone()
-        store_computed_weights(self._original)
-        self._shared = unshare(self._original)
-        self._shapes = bind_shapes(self._original, self.sample_shapes)
-        self.classes = analyse(self._original, self._shapes)
+        self.original = self.source.clone()
+        """The model as it came, every use of a shared vector with a copy of its own."""
+        store_computed_weights(self.original)
+        self.shared = unshare(self.original)
+        """Those copies, to be joined again."""
+        self._shapes = bind_shapes(self.original, self.sample_shapes)
+        self.classes = analyse(self.original, self._shapes)
         self.cost = CostModel(self.classes)
         self.dropped: NDArray[np.bool_] = np.zeros(self.classes.count, dtype=np.bool_)
         self.weights = RefittedWeights()
         """What recovery changed, at the original's shapes; nothing without it."""
         self.last_scores = np.full(self.classes.count, np.nan)
-        self._excluded = self._match_globs()
+        self._prunability = Prunability(self.classes, self.options)
         self._scorer = (
-            Scorer(self._original, self.sample_shapes, self.options, targets)
+            Scorer(self.original, self.sample_shapes, self.options, targets)
             if self.options.criterion.needs_gradients
             else None
         )
-        self.prunable: NDArray[np.bool_] = self.classes.is_prunable.copy()
-        """[classes] which may go: not frozen, not excluded, and with a gradient where one is
-        needed."""
-        self._bar(self._excluded)
-        self._barriers = self._find_barriers()
-        self._bar(self._barriers)
+        self._prunability.set_barriers(self._find_barriers())
+        self.prunable: NDArray[np.bool_] = self._prunability.mask
+        """[classes] which may go."""
         self.selector = Selector(self.classes, self.prunable, self.options)
         if self.num_prunables == 0:
             raise NothingPrunableError(
@@ -167,24 +155,7 @@ class TaylorPrunableNetwork:
 
     def reason(self, convolution: Convolution) -> str | None:
         """Why no filter of a convolution may be dropped, or None."""
-        if convolution.filter_count == 1 or convolution.filters is None:
-            return "it has a single filter, or their number is not known"
-        ids = self.classes.of_filters(convolution)
-        if self.prunable[ids].any():
-            floor = self.options.min_filters
-            if convolution.is_producer and convolution.filter_count <= floor:
-                return f"it has no more than {floor} filters"
-            return None
-        frozen = [c for c in ids if self.classes.is_frozen[c]]
-        if frozen:
-            return self.classes.reason(int(frozen[0]))
-        for other in self.convolutions:
-            if np.isin(self.classes.of_filters(other), ids).any():
-                if other.name in self._excluded:
-                    return f"convolution {other.name!r} is excluded by the options"
-                if other.name in self._barriers:
-                    return self._barriers[other.name]
-        return "no convolution produces its channels"
+        return self._prunability.reason(convolution)
 
     # Scoring -----------------------------------------------------------------------------------
 
@@ -300,8 +271,13 @@ class TaylorPrunableNetwork:
 
     def apply(self, selection: Selection) -> None:
         """Drop a selection."""
-        self.dropped = self.dropped.copy()
-        self.dropped[list(selection.classes)] = True
+        dropped = np.zeros_like(self.dropped)
+        dropped[list(selection.classes)] = True
+        self.drop_classes(dropped)
+
+    def drop_classes(self, dropped: NDArray[np.bool_]) -> None:
+        """Drop classes [classes] without asking scores; scores start again."""
+        self.dropped = self.dropped | dropped
         self.state = self._empty_state()
         self._forget()
 
@@ -330,7 +306,7 @@ class TaylorPrunableNetwork:
             self.weights,
             dataset,
             method,
-            classifier=self._classifier(),
+            classifier=self.judgement.classifier,
             seed=self.options.seed,
             limit=INTERIM_SAMPLES if is_interim else MAX_SAMPLES,
             iterations=self.options.distill_iterations,
@@ -362,6 +338,11 @@ class TaylorPrunableNetwork:
         self.state = self._empty_state()
         self._forget()
 
+    def reset(self) -> None:
+        """Go back to the whole network with its own weights; scores start again."""
+        nothing = np.zeros_like(self.dropped)
+        self.restore(nothing, self.last_scores, RefittedWeights())
+
     def to_ir(self) -> ir.Model:
         """The network without the dropped filters, as an `onnx_ir` model.
 
@@ -369,13 +350,13 @@ class TaylorPrunableNetwork:
         """
         model = cut(self.classes, self.dropped)
         self.weights.lay_over(self.classes, self.dropped, model)
-        reshare(model, self._shared)
+        reshare(model, self.shared)
         return model
 
     def to_plain_ir(self) -> ir.Model:
         """The network without the dropped filters, with the weights of the original."""
         model = cut(self.classes, self.dropped)
-        reshare(model, self._shared)
+        reshare(model, self.shared)
         return model
 
     def to_model(self) -> bytes:
@@ -389,36 +370,11 @@ class TaylorPrunableNetwork:
         return model_bytes(self.source, self.to_ir(), {})
 
     @cached_property
-    def judgement(self) -> tuple[OutputForm | None, LossChoice | None]:
-        """The output and loss that say which metric fits; none where no loss does.
-
-        Criteria without gradients have no loss, but their result is judged like any other.
-        """
+    def judgement(self) -> Judgement:
+        """The output and the loss that say which metric fits."""
         if self._scorer is not None:
-            return self._scorer.form, self._scorer.loss
-        try:
-            copy = scoring_copy(self.source.model, self.sample_shapes)
-            form = output_form(copy.model, copy.shapes, self.options.output)
-            return form, choose_loss(form, self._targets, self.options.loss)
-        except (LossError, ModelRunError):
-            return None, None
-
-    @property
-    def recovery_bytes(self) -> int:
-        """Most that recovery can add to the size of the file.
-
-        Biases where there were none, and vectors that were stored once for several nodes.
-        """
-        if self.options.recovery == "none":
-            return 0
-        graph = self._original.graph
-        vectors = [graph.initializers[use.copy] for use in self._shared]
-        sizes = [v.const_value.nbytes for v in vectors if v.const_value is not None]
-        for node in graph:
-            weight = constant_array(node.inputs[1]) if node.op_type in BIASED else None
-            if weight is not None and input_at(node, BIAS_INPUT) is None:
-                sizes.append(max(weight.shape) * weight.itemsize * int_of(node, "group", 1))
-        return sum(sizes) + ENTRY_BYTES * len(sizes)
+            return Judgement(self._scorer.form, self._scorer.loss)
+        return Judgement.of(self.source.model, self.sample_shapes, self._targets, self.options)
 
     # Inside ------------------------------------------------------------------------------------
 
@@ -426,14 +382,14 @@ class TaylorPrunableNetwork:
     def _current(self) -> ir.Model:
         """The network as it is now, every use of a shared vector with a copy of its own."""
         if not self.dropped.any():
-            return self._original
+            return self.original
         model = cut(self.classes, self.dropped)
         self.weights.lay_over(self.classes, self.dropped, model)
         return model
 
     @cached_property
     def _class_map(self) -> ClassMap:
-        return ClassMap(self.classes, self._scored(), self.alive)
+        return ClassMap(self.classes, self._prunability.scored(), self.alive)
 
     def _forget(self) -> None:
         self.__dict__.pop("_current", None)
@@ -445,58 +401,29 @@ class TaylorPrunableNetwork:
     def _refresh(self) -> None:
         """Point the scorer at the network as it is now."""
         if not self._is_fresh:
-            outputs = [str(c.node.outputs[0].name) for c in self._scored()]
-            counts = [int(self.kept(c).size) for c in self._scored()]
-            names = [c.name for c in self._scored()]
+            outputs = [str(c.node.outputs[0].name) for c in self._prunability.scored()]
+            counts = [int(self.kept(c).size) for c in self._prunability.scored()]
+            names = [c.name for c in self._prunability.scored()]
             self.scorer.open(self._current, outputs, counts, names)
             self._is_fresh = True
 
-    def _scored(self) -> list[Convolution]:
-        return [
-            c
-            for c in self.convolutions
-            if c.is_producer and self.prunable[self.classes.of_filters(c)].any()
-        ]
-
-    def _bar(self, names: Container[str]) -> None:
-        """Keep every class that holds a filter of these convolutions."""
-        for convolution in self.convolutions:
-            if convolution.name in names:
-                self.prunable[self.classes.of_filters(convolution)] = False
-
     def _empty_state(self) -> ScoreState:
-        return ScoreState.empty(self.digest, self.classes.count)
-
-    def _classifier(self) -> Classifier | None:
-        """The output that names a class, or None."""
-        form, loss = self.judgement
-        is_classifier = loss is not None and loss.name in ("cross_entropy", "pseudo_labels")
-        return Classifier(form.name, form.classes) if form and is_classifier else None
-
-    def _match_globs(self) -> frozenset[str]:
-        names = [c.name for c in self.convolutions]
-        for field in ("include", "exclude"):
-            for pattern in getattr(self.options, field):
-                if not any(fnmatchcase(name, pattern) for name in names):
-                    raise FilterGlobError(
-                        f"Option {field!r}: {pattern!r} matches no convolution.",
-                        field=field,
-                        pattern=pattern,
-                        convolutions=names,
-                    )
-        return frozenset(
-            name
-            for name in names
-            if not any(fnmatchcase(name, p) for p in self.options.include)
-            or any(fnmatchcase(name, p) for p in self.options.exclude)
+        targets = self._targets
+        shapes = {name: list(shape) for name, shape in sorted(self.sample_shapes.items())}
+        of_one = (
+            None
+            if targets is None
+            else {"dtype": str(targets.dtype), "shape": list(targets.shape[1:])}
         )
+        binding = {"sample_shapes": shapes, "targets": of_one}
+        return ScoreState.empty(self.digest, self.classes.count, binding)
 
     def _find_barriers(self) -> dict[str, str]:
         if self._scorer is None:
             return {}
-        by_output = {str(c.node.outputs[0].name): c for c in self._scored()}
+        by_output = {str(c.node.outputs[0].name): c for c in self._prunability.scored()}
         counts = [c.filter_count for c in by_output.values()]
-        found = self._scorer.barriers(self._original, list(by_output), counts)
+        found = self._scorer.barriers(self.original, list(by_output), counts)
         return {by_output[output].name: reason for output, reason in found.items()}
 
 

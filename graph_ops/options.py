@@ -6,6 +6,7 @@ person reads there.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,12 @@ class Target(_Options):
     """Share of the multiply-accumulate operations that may remain."""
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest size of the model file, in bytes."""
+    max_latency_ratio: Ratio | None = None
+    """Share of the latency that may remain, measured with ONNX Runtime here, or reckoned from
+    `latency_table`."""
+    max_metric_drop: Annotated[float, Field(gt=0.0)] | None = None
+    """The smallest model whose held-out metric is worse by at most this, in the metric's unit
+    (0.01 is one point of accuracy)."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -51,6 +58,40 @@ class Target(_Options):
     def value(self) -> float:
         """Value of the field that is set."""
         return float(getattr(self, self.kind))
+
+
+class LayerLatency(_Options):
+    """Latency of one convolution by its numbers of channels."""
+
+    outputs: Annotated[tuple[int, ...], Field(min_length=1)]
+    """Numbers of filters, ascending."""
+    inputs: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """Numbers of input channels, ascending; not given where the latency goes by the filters alone,
+    as for depthwise convolutions."""
+    ms: Annotated[tuple[tuple[Annotated[float, Field(ge=0)], ...], ...], Field(min_length=1)]
+    """Milliseconds: a row for each of `inputs` (one row without them), an entry for each of
+    `outputs`."""
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        for axis in (self.outputs, self.inputs or (1,)):
+            if list(axis) != sorted(set(axis)) or axis[0] < 1:
+                raise ValueError(f"numbers of channels have to ascend from 1 or more: {axis}")
+        rows = len(self.inputs or (1,))
+        if len(self.ms) != rows or any(len(row) != len(self.outputs) for row in self.ms):
+            raise ValueError(f"ms has to have {rows} rows of {len(self.outputs)} entries")
+        return self
+
+
+class LatencyTable(_Options):
+    """What convolutions of a model cost on a device, as measured there."""
+
+    device: str = ""
+    """Name of the device, for people."""
+    overhead_ms: Annotated[float, Field(ge=0)] = 0.0
+    """Milliseconds of everything else, whatever the channels."""
+    layers: Annotated[dict[str, LayerLatency], Field(min_length=1)]
+    """By name of the convolution."""
 
 
 class Criterion(StrEnum):
@@ -77,6 +118,22 @@ class PruneOptions(_Options):
     `filters_per_step` is given."""
     filters_per_step: Annotated[int, Field(ge=1)] | None = None
     """Filters dropped in each round, as many rounds as the target needs."""
+    increment: Ratio | None = None
+    """Share of the original that each round takes on the way to a ratio, in place of `steps`:
+    with `max_params_ratio` 0.6 and an increment of 0.1 there are four rounds. For other targets
+    a share of the way."""
+    score_batches: Annotated[int, Field(ge=1)] | None = None
+    """Batches that each round scores on, drawn anew; all when not given."""
+    min_metric: float | None = None
+    """Value that the held-out metric may not fall below (or rise above, where lower is better):
+    the round that would is taken back, and the run ends."""
+    minimize: Literal["macs", "parameters", "bytes", "latency"] = "macs"
+    """What `max_metric_drop` makes as small as it can."""
+    points: Annotated[int, Field(ge=2, le=50)] | None = None
+    """Return the whole curve: so many models, evenly spaced on the way to the target, each proven
+    and recovered; the bundle is scored once."""
+    latency_table: LatencyTable | None = None
+    """Latencies of the convolutions on your device, for `max_latency_ratio`."""
     criterion: Criterion = Criterion.TAYLOR
     """`taylor`: mean over samples of |Σ activation·gradient|; `taylor_squared`: of its square;
     `magnitude_l2`: l2 norm of the filter's weights; `random`: seeded noise (a baseline)."""
@@ -123,16 +180,70 @@ class PruneOptions(_Options):
     """Samples per forward and backward pass (a model with a fixed batch size uses its own)."""
     max_samples: Annotated[int, Field(ge=1)] | None = None
     """Samples of the bundle that are used, drawn by the seed; all when not given."""
-    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Share of the samples held out for the before/after metric and never scored on."""
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Share of the samples held out for the before/after metric and never scored on; when not
+    given 0.1, and 0.3 for the target `max_metric_drop`, which is decided on them."""
+    metric: Literal["auto", "accuracy", "top_k", "loss", "mse", "agreement", "custom"] = "auto"
+    """What is measured on the hold-out; `auto` fits the output and the targets. `mse` is taken to
+    the original model's output where there are no targets like it; `agreement` is the share of
+    samples that get the original model's class; `custom` is the model in `metric_model`."""
+    top_k: Annotated[int, Field(ge=1)] = 5
+    """The k of the metric `top_k`."""
+    metric_model: str | None = None
+    """An ONNX file in base64: from `output`, `original` and `targets` (those that it names as its
+    inputs) to one number per sample."""
+    metric_direction: Literal["higher", "lower"] = "higher"
+    """Which values of `metric_model` are better."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of every random choice."""
 
     @model_validator(mode="after")
     def _one_schedule(self) -> Self:
-        if self.steps is not None and self.filters_per_step is not None:
-            raise ValueError("give steps or filters_per_step, not both")
+        schedules = ("steps", "filters_per_step", "increment")
+        given = [name for name in schedules if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give {' or '.join(given)}, not both")
+        if self.is_on_one_ranking and (given or self.min_metric is not None):
+            raise ValueError(
+                "max_metric_drop, max_latency_ratio and points go along one ranking: give no "
+                + ", ".join([*schedules, "min_metric"])
+            )
+        if self.points is not None and self.target.max_metric_drop is not None:
+            raise ValueError("points go with a target that says where the curve ends")
         return self
+
+    @property
+    def is_on_one_ranking(self) -> bool:
+        """Whether sizes are searched or listed along a single ranking of the filters."""
+        kinds = ("max_metric_drop", "max_latency_ratio")
+        return self.points is not None or self.target.kind in kinds
+
+    @property
+    def rounds(self) -> int | None:
+        """Rounds on the way to the target; None where filters are counted in each."""
+        if self.filters_per_step is not None:
+            return None
+        if self.increment is not None:
+            return max(1, math.ceil(self._way / self.increment - 1e-9))
+        return self.steps or 1
+
+    @property
+    def _way(self) -> float:
+        """What `increment` is a share of: what has to go, as a share of the original."""
+        return 1 - self.target.value if self.target.kind.endswith("_ratio") else 1.0
+
+    def share_of(self, number: int) -> float:
+        """Share of the way to the target that a round should reach."""
+        if self.increment is not None:
+            return min(1.0, number * self.increment / self._way)
+        return min(1.0, number / (self.rounds or 1))
+
+    @property
+    def held_out_share(self) -> float:
+        """Share of the samples that is held out."""
+        if self.validation_fraction is not None:
+            return self.validation_fraction
+        return 0.3 if self.target.max_metric_drop is not None else 0.1
 
     @property
     def ranks_by_macs(self) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graph_ops.channels import Convolution
 from graph_ops.equivalence import Proof
-from graph_ops.metric import Metric
+from graph_ops.metrics import MetricResult
 from graph_ops.model.source import CONVOLUTIONS
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.outline import outline
@@ -45,22 +45,24 @@ class Cost:
 class RunFacts:
     """What a run found out, besides the network itself."""
 
-    bundle_sha256: str
+    bundle_sha256: str | None
     bundle_samples: int
     held_out: int
+    proof_inputs: str
     stop_reason: str
     rounds: list[dict[str, Any]]
     engine: dict[str, Any] | None
-    metric: Metric
+    metric: MetricResult
     before: Cost
     after: Cost
     proof: Proof
     recovery: Recovery | None
-    unrecovered: Metric
+    unrecovered: MetricResult
     operators_before: list[OperatorTime]
     operators_after: list[OperatorTime]
     prunable_before: int
     timing_s: dict[str, float]
+    goal: dict[str, Any] | None
 
 
 def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, Any]:
@@ -102,6 +104,8 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
         if loss is None or scorer is None
         else {"name": loss.name, "why": loss.why, "output": scorer.form.name},
         "stop_reason": facts.stop_reason,
+        "goal": facts.goal,
+        "curve": None,
         "rounds": facts.rounds,
         "metric": asdict(facts.metric),
         "cost": {"before": asdict(facts.before), "after": asdict(facts.after)},
@@ -116,6 +120,7 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "max_rel_diff": facts.proof.max_rel_diff,
             "tolerance": facts.proof.tolerance,
             "samples": facts.proof.samples,
+            "inputs": facts.proof_inputs,
         },
         "recovery": _recovery(facts),
         "operators": _operators(facts.operators_before, facts.operators_after),

@@ -62,6 +62,19 @@ def write_and_read_back(
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """One size of a curve.
+
+    Attributes:
+        report: As of a run that ends there.
+        model: The file.
+    """
+
+    report: dict[str, Any]
+    model: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """A pruned model with its report.
 
@@ -69,6 +82,7 @@ class PruneResult:
         report: JSON-ready report.
         scores: Score state of the original network, to cut it again at another target; None for
             criteria without gradients.
+        points: All sizes of a run with the option `points`, from the largest to the result itself.
     """
 
     report: dict[str, Any]
@@ -77,6 +91,7 @@ class PruneResult:
     _pruned: ir.Model = field(repr=False)
     _metadata: dict[str, str] = field(repr=False)
     _written: WrittenModel = field(repr=False)
+    points: tuple[CurvePoint, ...] = field(default=(), repr=False)
 
     @property
     def model(self) -> bytes:

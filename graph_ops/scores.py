@@ -15,17 +15,20 @@ arXiv 1611.06440, and 2019, arXiv 1906.10771).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graph_ops.errors import ScoresMissingError, ScoreStateError
+from graph_ops.exact_sums import LIMBS, ExactSums
 from graph_ops.options import Criterion
 
-FORMAT = 1
+FORMAT = 2
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile)
 """What NumPy and its zip reader raise on files that are not an `.npz`, or a broken one."""
 
@@ -34,24 +37,31 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZip
 class ScoreState:
     """Accumulated scores of one model's channel classes.
 
+    Sums are exact (`exact_sums.py`), so that parts add up to the same bits in any order.
+
     Attributes:
         digest: Identifies the model, its cut, and the definition of the score.
-        sum_abs: [classes] Σ_n |c|, float64.
-        sum_squares: [classes] Σ_n c², float64.
+        absolute: [classes] Σ_n |c|.
+        squares: [classes] Σ_n c².
+        losses: [2] sums of their positive losses and of the negative ones' magnitudes; lost where
+            one is not known.
         samples: Samples summed over.
-        losses: Sum of their losses; NaN where one is not known.
+        binding: What was scored on, JSON-ready: `sample_shapes` by input, and `targets` (`dtype`
+            and `shape` of one sample's, or None), with which the network can be opened again.
     """
 
     digest: str
-    sum_abs: NDArray[np.float64]
-    sum_squares: NDArray[np.float64]
+    absolute: ExactSums
+    squares: ExactSums
+    losses: ExactSums
     samples: int = 0
-    losses: float = field(default=0.0)
+    binding: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, digest: str, count: int) -> ScoreState:
+    def empty(cls, digest: str, count: int, binding: dict[str, Any] | None = None) -> ScoreState:
         """No samples yet."""
-        return cls(digest, np.zeros(count), np.zeros(count))
+        sums = (ExactSums.zeros(count), ExactSums.zeros(count), ExactSums.zeros(2))
+        return cls(digest, *sums, binding=binding or {})
 
     def add(self, contributions: NDArray[np.float64], losses: NDArray[np.floating] | None) -> None:
         """Add samples.
@@ -60,20 +70,32 @@ class ScoreState:
             contributions: [N, classes] c of each sample.
             losses: [N] loss of each sample; None where it is not known, and so no mean is.
         """
-        self.sum_abs += np.abs(contributions).sum(axis=0)
-        self.sum_squares += np.square(contributions).sum(axis=0)
+        self.absolute.add(np.abs(contributions))
+        self.squares.add(np.square(contributions))
         self.samples += contributions.shape[0]
-        self.losses += np.nan if losses is None else float(np.sum(losses, dtype=np.float64))
+        known = np.asarray([np.nan] if losses is None else losses, dtype=np.float64).reshape(-1)
+        self.losses.add(np.stack([np.maximum(known, 0), np.maximum(-known, 0)], axis=1))
+
+    @property
+    def sum_abs(self) -> NDArray[np.float64]:
+        """[classes] Σ_n |c| as numbers."""
+        return self.absolute.values
+
+    @property
+    def sum_squares(self) -> NDArray[np.float64]:
+        """[classes] Σ_n c² as numbers."""
+        return self.squares.values
 
     @property
     def mean_loss(self) -> float | None:
         """Mean loss over the samples; None before the first, or where one is not known."""
-        if self.samples == 0 or np.isnan(self.losses):
+        positive, negative = self.losses.values.tolist()
+        if self.samples == 0 or np.isnan(positive) or np.isnan(negative):
             return None
-        return self.losses / self.samples
+        return float((positive - negative) / self.samples)
 
     def merge(self, other: ScoreState) -> ScoreState:
-        """The sum of two states.
+        """The sum of two states, the same to the bit in whatever order parts are merged.
 
         Raises:
             ScoreStateError: they belong to different models or definitions.
@@ -81,10 +103,11 @@ class ScoreState:
         other.require(self.digest)
         return ScoreState(
             self.digest,
-            self.sum_abs + other.sum_abs,
-            self.sum_squares + other.sum_squares,
+            self.absolute.merge(other.absolute),
+            self.squares.merge(other.squares),
+            self.losses.merge(other.losses),
             self.samples + other.samples,
-            self.losses + other.losses,
+            self.binding,
         )
 
     def scores(self, criterion: Criterion) -> NDArray[np.float64]:
@@ -98,18 +121,48 @@ class ScoreState:
         sums = self.sum_squares if criterion is Criterion.TAYLOR_SQUARED else self.sum_abs
         return sums / self.samples
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The state as arrays that can be saved together with others."""
+        header = {"digest": self.digest, "samples": self.samples, "binding": self.binding}
+        sums = {"abs": self.absolute, "squares": self.squares, "losses": self.losses}
+        text = json.dumps(header, sort_keys=True).encode()
+        arrays: dict[str, NDArray[Any]] = {"scores": np.frombuffer(text, dtype=np.uint8)}
+        for name, total in sums.items():
+            arrays[f"scores_{name}"] = total.limbs
+            arrays[f"scores_{name}_lost"] = total.is_lost
+        return arrays
+
+    @classmethod
+    def of_arrays(cls, file: Mapping[str, NDArray[Any]]) -> ScoreState:
+        """The state that `arrays` gave.
+
+        Raises:
+            KeyError, ValueError, TypeError: something is missing or not as it was given.
+        """
+        header = json.loads(bytes(file["scores"]).decode())
+        sums = [
+            ExactSums(
+                np.asarray(file[f"scores_{name}"], dtype=np.int64),
+                np.asarray(file[f"scores_{name}_lost"], dtype=np.bool_),
+            )
+            for name in ("abs", "squares", "losses")
+        ]
+        for total, count in zip(sums, (len(sums[0].limbs), len(sums[0].limbs), 2), strict=True):
+            if total.limbs.shape != (count, LIMBS) or total.is_lost.shape != (count,):
+                raise ValueError("shape")
+        return cls(
+            str(header["digest"]),
+            sums[0],
+            sums[1],
+            sums[2],
+            int(header["samples"]),
+            dict(header["binding"]),
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the state as `.npz`."""
-        header = json.dumps({"format": FORMAT, "digest": self.digest})
         with open(path, "wb") as file:
-            np.savez(
-                file,
-                header=np.frombuffer(header.encode(), dtype=np.uint8),
-                sum_abs=self.sum_abs,
-                sum_squares=self.sum_squares,
-                samples=np.int64(self.samples),
-                losses=np.float64(self.losses),
-            )
+            np.savez(file, format=np.int64(FORMAT), **self.arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreState:
@@ -120,16 +173,9 @@ class ScoreState:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                header = json.loads(bytes(file["header"]).decode())
-                if header.get("format") != FORMAT:
+                if int(file["format"]) != FORMAT:
                     raise KeyError("format")
-                return cls(
-                    str(header["digest"]),
-                    np.asarray(file["sum_abs"], dtype=np.float64),
-                    np.asarray(file["sum_squares"], dtype=np.float64),
-                    int(file["samples"]),
-                    float(file["losses"]),
-                )
+                return cls.of_arrays(file)
         except OSError as error:
             raise ScoreStateError(
                 f"The score state {str(path)!r} cannot be read: {error.strerror or error}.",

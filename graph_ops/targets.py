@@ -7,12 +7,19 @@ import math
 import numpy as np
 
 from graph_ops.errors import UnreachableTargetError
+from graph_ops.graph import constant_array, input_at, int_of
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions
+from graph_ops.recovery.weights import BIAS_INPUT
 from graph_ops.selection import Goal, Selection
 
 METADATA_BYTES = 1024
 """Room kept for names and digests in the metadata of a model with a size in bytes as target."""
+
+BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Operators that recovery may give a bias they did not have."""
+ENTRY_BYTES = 256
+"""Room for the name of a new stored tensor, in its entry and at its node."""
 
 
 def goal_of(
@@ -38,9 +45,10 @@ def goal_of(
         return Goal(macs=macs * (1 - (1 - target.max_macs_ratio) * share))
     if target.max_params_ratio is not None:
         return Goal(parameters=parameters * (1 - (1 - target.max_params_ratio) * share))
-    assert target.max_size_bytes is not None
+    if target.max_size_bytes is None:
+        return Goal()  # where it ends is searched for
     rest = max(0, network.source.size_bytes - size) + _metadata_bytes(options)
-    rest += network.recovery_bytes
+    rest += recovery_bytes(network)
     goal = target.max_size_bytes - rest
     return Goal(size_bytes=size - (size - goal) * share)
 
@@ -72,7 +80,7 @@ def unreachable(
         "size_bytes": after[2]
         + max(0, network.source.size_bytes - before[2])
         + _metadata_bytes(network.options)
-        + network.recovery_bytes,
+        + recovery_bytes(network),
     }
     return UnreachableTargetError(
         f"Target {target.kind} = {target.value:g} cannot be reached: dropping every filter that "
@@ -84,6 +92,23 @@ def unreachable(
         best=best,
         goal={k: v for k, v in vars(goal).items() if v is not None},
     )
+
+
+def recovery_bytes(network: TaylorPrunableNetwork) -> int:
+    """Most that recovery can add to the size of the file.
+
+    Biases where there were none, and vectors that were stored once for several nodes.
+    """
+    if network.options.recovery == "none":
+        return 0
+    graph = network.original.graph
+    vectors = [graph.initializers[use.copy] for use in network.shared]
+    sizes = [v.const_value.nbytes for v in vectors if v.const_value is not None]
+    for node in graph:
+        weight = constant_array(node.inputs[1]) if node.op_type in BIASED else None
+        if weight is not None and input_at(node, BIAS_INPUT) is None:
+            sizes.append(max(weight.shape) * weight.itemsize * int_of(node, "group", 1))
+    return sum(sizes) + ENTRY_BYTES * len(sizes)
 
 
 def _metadata_bytes(options: PruneOptions) -> int:

@@ -35,7 +35,7 @@ from service.protocol import PARENT_PID_VARIABLE, SCRATCH, WAIT
 if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits
     from graph_ops.model import ModelLimits
-    from graph_ops.pruning import Progress
+    from graph_ops.progress import Progress
 
 Request = dict[str, Any]
 Action = Callable[[Request, Path, "ProgressWriter"], None]

@@ -313,6 +313,16 @@ LIBRARY_PROBLEMS: dict[str, ProblemType] = {
     "options_no_match": ProblemType(
         422, "A pattern matches nothing", "/v1/models/{id}/channels lists the node names."
     ),
+    "channels_invalid": ProblemType(
+        422,
+        "Unusable list of channels",
+        "/v1/models/{id}/channels lists the convolutions and what may go.",
+    ),
+    "report_mismatch": ProblemType(
+        422,
+        "The report is of another graph",
+        "Replay a report on a model of the same graph; the message names the first difference.",
+    ),
     "score_error": ProblemType(422, "Scoring failed", "`detail` says why."),
     "gradient_unsupported": ProblemType(
         422,

@@ -30,8 +30,8 @@ PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 DIGITS = REPOSITORY / "examples" / "digits"
 OPSETS = range(1, 26)
 
-# Keys of the report that hold something documented elsewhere: the options.
-DOCUMENTED_ELSEWHERE = {"options"}
+# Keys of the report that hold something documented elsewhere: options.md, goals.md.
+DOCUMENTED_ELSEWHERE = {"options", "goal", "curve"}
 
 
 def page_name(path: Path) -> str:
@@ -86,6 +86,8 @@ def values_of(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     for choice in field.get("anyOf", []):
         if choice.get("type") != "null":
             field = choice
+    if field.get("$ref", "").endswith("/LatencyTable"):
+        return "[latency table](goals.md#latency)"
     if "$ref" in field:
         field = definitions[field["$ref"].rsplit("/", 1)[-1]]
     if "const" in field:

@@ -11,15 +11,18 @@ from typing import Annotated
 
 import typer
 
+from graph_ops.by_hand import cut_channels
 from graph_ops.cli import display
 from graph_ops.cli.exits import exit_on_error
-from graph_ops.cli.flags import with_option_flags
+from graph_ops.cli.flags import read_object, with_option_flags
 from graph_ops.engines.catalog import engine_statuses
 from graph_ops.errors import OptionsError
+from graph_ops.from_scores import cut_from_scores, merge_states
 from graph_ops.inspection import describe_channels, inspect_model
 from graph_ops.options import PruneOptions
 from graph_ops.pruning import prune as prune_model
 from graph_ops.pruning import score as score_model
+from graph_ops.result import PruneResult
 from graph_ops.scores import ScoreState
 from graph_ops.version import TOOL, VERSION
 
@@ -77,6 +80,9 @@ def prune(
         Path | None,
         typer.Option(help="Scores of an earlier run; the first round then needs no scoring."),
     ] = None,
+    points_out: Annotated[
+        Path | None, typer.Option(help="Folder for the models of a run with --points.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the JSON report instead of a table.")
     ] = False,
@@ -101,12 +107,76 @@ def prune(
         with display.progress_bars(is_quiet=quiet) as progress:
             result = prune_model(model, bundle, options, progress=progress, scores=state)
             written = result.write_model(out)
+        if points_out is not None:
+            _write_points(points_out, result)
         if scores_out is not None:
             result.write_scores(scores_out)
         if report is not None:
             report.write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
         if report_html is not None:
             result.write_html(report_html, model.name)
+        if as_json:
+            display.print_json(result.report)
+        else:
+            display.print_result(result.report)
+            display.print_line(f"wrote {written}")
+
+
+@app.command()
+@with_option_flags
+def cut(
+    model: ModelPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the smaller model goes.")],
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|@FILE",
+            help='`{"drop": {"conv1": [0, 3]}}` or `{"keep": {...}}`, by names of convolutions.',
+        ),
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="A report of a model of the same graph: keep what it kept.")
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="Saved scores to cut by, added up; may be given more than once."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Samples for the proof, recovery and the metric.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the JSON report here.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the JSON report instead of a table.")
+    ] = False,
+    *,
+    read_options: ReadOptions,
+) -> None:
+    """Drop channels that you name, that a report dropped, or that saved scores rank lowest.
+
+    Without a bundle the proof is made on random inputs and the weights stay as they are.
+    """
+    with exit_on_error():
+        options = read_options()
+        files = scores or []
+        if sum((channels is not None, replay is not None, bool(files))) != 1:
+            raise OptionsError("Give exactly one of --channels, --replay and --scores.")
+        _check_output("--out", out, model, bundle, replay, *files)
+        _check_output("--report", report, model, bundle, replay, out)
+        if files:
+            state = merge_states(files)
+            result = (
+                cut_from_scores(model, state, options)
+                if bundle is None
+                else prune_model(model, bundle, options, scores=state)
+            )
+        else:
+            lists = (
+                {"report": read_object(f"@{replay}")} if channels is None else read_object(channels)
+            )
+            result = cut_channels(model, lists, bundle, options)
+        written = result.write_model(out)
+        if report is not None:
+            report.write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
         if as_json:
             display.print_json(result.report)
         else:
@@ -189,6 +259,15 @@ def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
             display.print_json([asdict(status) for status in statuses])
         else:
             display.print_engines(statuses)
+
+
+def _write_points(folder: Path, result: PruneResult) -> None:
+    """Every point of a curve with its report: `01.onnx`, `01.json` and so on."""
+    folder.mkdir(exist_ok=True)
+    for number, point in enumerate(result.points, start=1):
+        (folder / f"{number:02d}.onnx").write_bytes(point.model)
+        text = json.dumps(point.report, indent=2) + "\n"
+        (folder / f"{number:02d}.json").write_text(text, encoding="utf-8")
 
 
 def _check_output(flag: str, path: Path | None, *others: Path | None) -> None:

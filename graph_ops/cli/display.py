@@ -20,7 +20,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from graph_ops.engines.catalog import EngineStatus
-from graph_ops.pruning import Progress, ProgressCallback
+from graph_ops.progress import Progress, ProgressCallback
 
 
 @contextmanager
@@ -70,17 +70,38 @@ def print_result(report: dict[str, Any]) -> None:
         f"latency, ms at batch {batch}",
         *_change(before["latency_ms"], after["latency_ms"], digits=3),
     )
-    table.add_row(
-        f"{metric['name']}, {metric['samples']} held out",
-        *(_number(metric[side], 4) for side in ("before", "after")),
-        "",
-    )
+    if metric["name"] is not None:
+        table.add_row(
+            f"{metric['name']}, {metric['samples']} held out",
+            *(_number(metric[side], 4) for side in ("before", "after")),
+            "",
+        )
     _console().print(table)
     print_line(
         f"proof: largest relative difference {proof['max_rel_diff']:.1e} from the masked original "
-        f"(limit {proof['tolerance']:.0e}, {proof['samples']} samples)"
+        f"(limit {proof['tolerance']:.0e}, {proof['samples']} "
+        f"{'random inputs' if proof['inputs'] == 'random' else 'samples'})"
     )
     print_line(f"stopped: {report['stop_reason']}")
+    if report["curve"] is not None:
+        _console().print(_curve_table(report))
+    elif report["goal"] is not None and report["goal"].get("note"):
+        print_line(report["goal"]["note"])
+
+
+def _curve_table(report: dict[str, Any]) -> Table:
+    """The points of a curve."""
+    columns = ("point", "MACs", "parameters", "bytes", "latency, ms", report["metric"]["name"])
+    table = _table(*columns)
+    for entry in report["curve"]:
+        sizes = (_number(entry[name], 0) for name in ("macs", "parameters", "bytes"))
+        table.add_row(
+            str(entry["point"]),
+            *sizes,
+            _number(entry["latency_ms"], 3),
+            _number(entry["metric"], 4),
+        )
+    return table
 
 
 def print_model(facts: dict[str, Any]) -> None:

@@ -50,6 +50,11 @@ class Flag:
         return "--" + self.path[-1].replace("_", "-")
 
     @property
+    def is_object(self) -> bool:
+        """Whether it is given as a JSON object, in place or as @FILE."""
+        return _object_type(self.field.annotation) is not None
+
+    @property
     def help(self) -> str:
         """The field's description on one line."""
         return " ".join((self.field.description or "").split())
@@ -143,8 +148,29 @@ def read_options(text: str | None, typed: dict[Flag, Any]) -> PruneOptions:
         place = merged
         for name in flag.path[:-1]:
             place = place[name]
-        place[flag.path[-1]] = value
+        place[flag.path[-1]] = _as_object(value) if flag.is_object else value
     return parse_options(json.dumps(merged))
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """A JSON object in place, or from @FILE.
+
+    Raises:
+        OptionsError: it is none.
+    """
+    found = _as_object(text)
+    if not isinstance(found, dict):
+        raise OptionsError(f"{text[:80]!r} is no JSON object.")
+    return found
+
+
+def _as_object(text: str) -> Any:
+    """A JSON object in place, or from @FILE; what is not JSON is left to the options to refuse."""
+    raw = _json_text(text)
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return text
 
 
 def _json_text(text: str) -> str | bytes:
@@ -165,8 +191,15 @@ def _is_typed(ctx: typer.Context, flag: Flag) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
+def _object_type(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, if it holds one or none."""
+    kinds = get_args(annotation) or (annotation,)
+    found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+    return found[0] if found else None
+
+
 def _flag_type(annotation: Any) -> Any:
-    """The type of a field as typer takes it: without constraints, tuples as repeatable lists."""
+    """The type of a field as typer takes it: no constraints, tuples repeated, objects as text."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _flag_type(arguments[0])
@@ -175,6 +208,8 @@ def _flag_type(annotation: Any) -> Any:
         if len(kinds) != 1:
             raise TypeError(f"a flag has one type; {annotation} has several")
         return kinds[0] | None
+    if _object_type(annotation) is not None:
+        return str
     if origin is tuple:
         return list[_flag_type(arguments[0])]  # type: ignore[misc]
     return annotation

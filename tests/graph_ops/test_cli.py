@@ -14,12 +14,13 @@ from typing import Literal, get_args, get_origin
 import numpy as np
 import onnx
 import pytest
+from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
 from graph_ops import errors
 from graph_ops.cli import app, commands, exits
 from graph_ops.cli.flags import Flag, flags
-from graph_ops.options import PruneOptions, Target
+from graph_ops.options import LatencyTable, LayerLatency, PruneOptions, Target
 from graph_ops.pruning import prune
 from graph_ops.report_page import render_report
 from graph_ops.scores import ScoreState
@@ -122,6 +123,8 @@ def sample(annotation: object) -> object:
         return arguments[-1]
     if get_origin(annotation) is tuple:
         return ("a*", "b")
+    if LatencyTable in arguments:
+        return LatencyTable(layers={"conv1": LayerLatency(outputs=(4, 20), ms=((1.0, 2.0),))})
     if arguments:  # Annotated, or Optional
         return sample(arguments[0])
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -129,11 +132,15 @@ def sample(annotation: object) -> object:
     return {int: 3, float: 0.25, str: "name", bool: True}[annotation]  # type: ignore[index]
 
 
+def as_text(value: object) -> str:
+    return value.model_dump_json() if isinstance(value, BaseModel) else str(value)
+
+
 @pytest.mark.parametrize("flag", flags(), ids=lambda f: f.name)
 def test_every_flag_reaches_its_field(flag: Flag) -> None:
     value = sample(flag.field.annotation)
     typed = value if isinstance(value, tuple) else (value,)
-    found = read_options(*(word for v in typed for word in (flag.name, str(v))))
+    found = read_options(*(word for v in typed for word in (flag.name, as_text(v))))
     if len(flag.path) == 1:
         assert found == PruneOptions(**{flag.path[0]: value})
     else:
@@ -245,7 +252,7 @@ def test_scores_add_up(tmp_path: Path) -> None:
     succeed("score", MODEL, BUNDLE, "-o", again, *FEW, "--seed", "2", "--merge", a)
     one, two, total = (ScoreState.load(p) for p in (a, b, both))
     assert total.samples == one.samples + two.samples == 180
-    np.testing.assert_array_equal(total.sum_abs, one.sum_abs + two.sum_abs)
+    np.testing.assert_allclose(total.sum_abs, one.sum_abs + two.sum_abs, rtol=1e-14)
     np.testing.assert_allclose(ScoreState.load(again).sum_abs, total.sum_abs, rtol=1e-6)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Dataset, open_bundle
 from graph_ops.channels import ChannelClasses
 from graph_ops.graph import graph_inputs
-from graph_ops.pruning import input_specs
 from graph_ops.recovery import Recovery, RefittedWeights, recover
+from graph_ops.run import input_specs
 from graph_ops.runtime import Session
 from graph_ops.surgery import cut
 from tests.support.cutting import Analysis, analyse_bytes

@@ -1,0 +1,90 @@
+"""Sums of numbers that come out the same in any order, to the last bit.
+
+Floating-point addition rounds, so that a sum depends on the order and grouping of its terms. Here
+a term is cut into integers instead: a sum is a number in base 2³², from 2⁻¹⁶⁰ up to 2²⁸⁸, and
+integers add up exactly. What a term has below 2⁻¹⁶⁰ is cut off, in each term alone, so order does
+not matter for that either. This is a fixed-point form of the superaccumulator of U. Kulisch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIMBS = 14
+LIMB_BITS = 32
+LOWEST_BIT = -160
+MANTISSA_BITS = 53
+_MASK = np.uint64(2**LIMB_BITS - 1)
+_SHIFT = np.uint64(LIMB_BITS)
+_LARGEST = 2.0**256
+"""Room is left above for the sum of 2³² such terms."""
+_AT_ONCE = 2**20
+"""Rows added in one go: so many integers below 2³³ add up exactly in float64."""
+
+
+@dataclass
+class ExactSums:
+    """Sums of non-negative numbers.
+
+    Attributes:
+        limbs: [K, 14] digits in base 2³², lowest first, int64, each below 2³².
+        is_lost: [K] whether a term was not finite, or 2²⁵⁶ or more.
+    """
+
+    limbs: NDArray[np.int64]
+    is_lost: NDArray[np.bool_]
+
+    @classmethod
+    def zeros(cls, count: int) -> ExactSums:
+        """`count` empty sums."""
+        return cls(np.zeros((count, LIMBS), dtype=np.int64), np.zeros(count, dtype=np.bool_))
+
+    def add(self, terms: NDArray[np.float64]) -> None:
+        """Add non-negative terms [N, K] to the K sums."""
+        for start in range(0, terms.shape[0], _AT_ONCE):
+            self._add(terms[start : start + _AT_ONCE])
+
+    def _add(self, terms: NDArray[np.float64]) -> None:
+        count = self.is_lost.size
+        fits = np.isfinite(terms) & (terms < _LARGEST)
+        self.is_lost |= ~fits.all(axis=0)
+        mantissa, exponent = np.frexp(np.where(fits, terms, 0.0))
+        whole = np.ldexp(mantissa, MANTISSA_BITS).astype(np.uint64)
+        place = exponent.astype(np.int64) - MANTISSA_BITS - LOWEST_BIT
+        below = np.clip(-place, 0, 63).astype(np.uint64)
+        whole >>= below
+        place = np.maximum(place, 0)
+        offset = (place % LIMB_BITS).astype(np.uint64)
+        low, high = (whole & _MASK) << offset, (whole >> _SHIFT) << offset
+        digits = (low & _MASK, (low >> _SHIFT) + (high & _MASK), high >> _SHIFT)
+        first = np.arange(count) * LIMBS + place // LIMB_BITS
+        for number, digit in enumerate(digits):
+            at = (first + number).reshape(-1)
+            weights = digit.reshape(-1).astype(np.float64)
+            counted = np.bincount(at, weights, minlength=count * LIMBS)[: count * LIMBS]
+            self.limbs += counted.astype(np.int64).reshape(count, LIMBS)
+            self._carry()
+
+    def _carry(self) -> None:
+        """Bring every digit below 2³², so that equal sums have equal digits."""
+        for number in range(LIMBS - 1):
+            self.limbs[:, number + 1] += self.limbs[:, number] >> LIMB_BITS
+            self.limbs[:, number] &= 2**LIMB_BITS - 1
+
+    def merge(self, other: ExactSums) -> ExactSums:
+        """The sums of both."""
+        result = ExactSums(self.limbs + other.limbs, self.is_lost | other.is_lost)
+        result._carry()
+        return result
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """[K] the sums as numbers; NaN where one is lost."""
+        total = np.zeros(self.is_lost.size)
+        for number in reversed(range(LIMBS)):
+            digit = self.limbs[:, number].astype(np.float64)
+            total += np.ldexp(digit, LIMB_BITS * number + LOWEST_BIT)
+        return np.where(self.is_lost, np.nan, total)

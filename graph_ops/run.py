@@ -1,0 +1,177 @@
+"""A run's frame: its clock and progress, and the model and bundle it opens.
+
+What happens inside is `rounds.py` (which filters go), `goals/` (how far to go, where that is a
+search) and `conclusion.py` (from what is left to a proven, measured result).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graph_ops.bundle import BundleLimits, Dataset, InputSpec, open_bundle
+from graph_ops.graph import graph_inputs
+from graph_ops.model import ModelLimits, SourceModel, load_model
+from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.options import PruneOptions
+from graph_ops.prefetch import prefetched
+from graph_ops.progress import Progress, ProgressCallback
+from graph_ops.recovery import Recovery
+
+
+@dataclass
+class Run:
+    """One run: its clock, its progress, its rounds.
+
+    Attributes:
+        options: What to reach and how.
+        progress: Called as the run goes on.
+        timing_s: Seconds spent, by phase.
+        rounds: The report's entry of each round.
+        engine: Who computed the gradients, as in the report; None for criteria without them.
+    """
+
+    options: PruneOptions
+    progress: ProgressCallback = lambda _: None
+    timing_s: dict[str, float] = field(default_factory=dict)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    engine: dict[str, Any] | None = None
+
+    def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
+        """Report progress."""
+        self.progress(Progress(phase, done, total, message))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of a block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.timing_s[name] = self.timing_s.get(name, 0.0) + spent
+
+    def score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
+        """Score the network as it is on the samples that are not held out."""
+        with self.phase("score"):
+            sample = _sample(dataset, self.options, number)
+            total = len(sample.scored)
+            done = 0
+            for batch in prefetched(sample.batches("scored")):
+                network.update_score(batch)
+                done += batch.size
+                self.tell("score", done, total, f"round {number}")
+            self.note_engine(network)
+
+    def note_engine(self, network: TaylorPrunableNetwork) -> None:
+        """Take down who computed the gradients."""
+        computed = network.scorer.engine_facts
+        self.engine = self.engine if computed is None else asdict(computed)
+
+    def recover(
+        self, network: TaylorPrunableNetwork, dataset: Dataset, number: int, *, is_interim: bool
+    ) -> Recovery | None:
+        """Give back what was taken, and go on with the weights that came out."""
+        if self.options.recovery == "none":
+            return None
+        with self.phase("recover"):
+            return network.recover(
+                dataset,
+                lambda done, total: self.tell("recover", done, total, f"round {number}"),
+                is_interim=is_interim,
+            )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a run works on.
+
+    Attributes:
+        network: The analysed network, nothing dropped yet.
+        dataset: The bundle bound to its inputs.
+        bundle_sha256: Digest of the bundle.
+    """
+
+    network: TaylorPrunableNetwork
+    dataset: Dataset
+    bundle_sha256: str
+
+
+def input_specs(model: ir.Model) -> list[InputSpec]:
+    """What a bundle has to hold for a model."""
+    specs = []
+    for value in graph_inputs(model.graph):
+        dims = tuple(d if isinstance(d, int) else None for d in value.shape or ())
+        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        specs.append(InputSpec(str(value.name), dtype, dims))
+    return specs
+
+
+@contextmanager
+def opened(
+    run: Run,
+    model: str | Path | bytes | SourceModel,
+    bundle: str | Path | bytes,
+    model_limits: ModelLimits | None,
+    bundle_limits: BundleLimits | None,
+) -> Iterator[Opened]:
+    """Load and check a model and a bundle; both are closed at the end."""
+    options = run.options
+    with run.phase("load"):
+        run.tell("load", 0, 1)
+        source = load_model(model, limits=model_limits)
+    with open_bundle(bundle, limits=bundle_limits or BundleLimits()) as file:
+        with run.phase("load"):
+            dataset = Dataset.bind(
+                file,
+                input_specs(source.model),
+                targets=options.targets,
+                targets_required=options.loss not in ("auto", "unlabelled"),
+                batch_size=options.batch_size,
+                max_samples=options.max_samples,
+                validation_fraction=options.held_out_share,
+                seed=options.seed,
+            )
+            sha256 = file.sha256
+        with run.phase("analyse"):
+            network = TaylorPrunableNetwork(
+                source,
+                options,
+                sample_shapes=dataset.input_shapes,
+                targets=dataset.target_info,
+            )
+            _check_labels(network, dataset)
+        try:
+            yield Opened(network, dataset, sha256)
+        finally:
+            network.close()
+
+
+def options_as_text(options: PruneOptions) -> str:
+    """The options in full, always in the same words."""
+    return json.dumps(options.model_dump(mode="json"), sort_keys=True)
+
+
+def _sample(dataset: Dataset, options: PruneOptions, number: int) -> Dataset:
+    """What a round scores on: everything, or as many batches as the options say, drawn anew."""
+    if options.score_batches is None:
+        return dataset
+    count = options.score_batches * dataset.batch_size
+    drawn = np.random.default_rng([options.seed, number]).permutation(dataset.scored)[:count]
+    return replace(dataset, scored=np.sort(drawn))
+
+
+def _check_labels(network: TaylorPrunableNetwork, dataset: Dataset) -> None:
+    if not network.options.criterion.needs_gradients:
+        return
+    loss = network.scorer.loss
+    if loss.targets == "class_ids" and not loss.is_unlabelled:
+        dataset.check_labels(network.scorer.form.classes)
