@@ -16,6 +16,7 @@ from service import problems
 from service.access import authorize
 from service.api import (
     bundles,
+    cuts,
     docs,
     job_events,
     job_results,
@@ -23,6 +24,7 @@ from service.api import (
     meta,
     models,
     prune,
+    sessions,
     web,
     webhooks,
 )
@@ -82,7 +84,20 @@ def create_app(settings: Settings | None = None, storage: Storage | None = None)
         dependencies=[Depends(authorize)],
     )
     app.state.services = services
-    routes = (prune, jobs, job_results, job_events, models, bundles, webhooks, meta, docs, web)
+    routes = (
+        prune,
+        jobs,
+        job_results,
+        job_events,
+        models,
+        cuts,
+        sessions,
+        bundles,
+        webhooks,
+        meta,
+        docs,
+        web,
+    )
     for module in routes:
         app.include_router(module.router)
     app.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")

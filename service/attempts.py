@@ -14,19 +14,29 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from service.children import Children
+from service.children import Children, WorkFiles
 from service.files import remove
 from service.logs import JOB_ID
 from service.objects import StorageUnavailable
 from service.problems import Problem
 from service.protocol import ProgressReport
-from service.records import Failure, Job, JobProgress, JobState, cancellation
+from service.records import (
+    Failure,
+    Job,
+    JobKind,
+    JobProgress,
+    JobState,
+    ResultFile,
+    cancellation,
+)
 from service.results import JobFiles
 from service.runner import ChildFailure
+from service.sessions import SessionStore
 from service.storage import Kind, Storage, StoredUpload
 from service.store import Fenced, JobStore, Ticket
 
@@ -55,8 +65,10 @@ class Attempts:
         storage: Storage,
         files: JobFiles,
         children: Children,
+        sessions: SessionStore,
         max_attempts: int,
     ) -> None:
+        self._sessions = sessions
         self._store = store
         self._storage = storage
         self._files = files
@@ -131,7 +143,7 @@ class Attempts:
         watch = _Watch()
         workdir = await asyncio.to_thread(self._storage.new_temporary)
         try:
-            child = asyncio.create_task(self._prune(job, workdir, watch))
+            child = asyncio.create_task(self._work(job, workdir, watch))
             try:
                 is_cancelled = await self._follow(ticket, child, watch)
             finally:
@@ -143,6 +155,7 @@ class Attempts:
             child.result()
             results = await asyncio.to_thread(self._files.keep, job.id, ticket.attempt, workdir)
             await self._persist(self._files.publish, job.id, results)
+            await self._persist(self._add_to_session, job, results)
             done = await self._persist(
                 self._store.finish,
                 ticket,
@@ -173,19 +186,33 @@ class Attempts:
         await self._persist(self._store.finish, ticket, state, failure, None, watch.progress)
         log.info("job %s %s %s", ticket.job.id, state, failure.code)
 
-    async def _prune(self, job: Job, workdir: Any, watch: _Watch) -> None:
+    async def _work(self, job: Job, workdir: Path, watch: _Watch) -> None:
         await asyncio.to_thread(self._files.open, job.id)
         await self._wait_for_space()
         model = await self._persist(self._upload, Kind.MODEL, job.model_id)
-        bundle = await self._persist(self._upload, Kind.BUNDLE, job.bundle_id)
-        await self._children.prune(
-            workdir,
+        bundle = None
+        if job.bundle_id:
+            bundle = await self._persist(self._upload, Kind.BUNDLE, job.bundle_id)
+        files = WorkFiles(
             model.path,
-            bundle.path,
-            job.options,
+            None if bundle is None else bundle.path,
             self._files.checkpoint(job.id),
-            watch,
+            await self._persist(self._unpack, job, workdir),
         )
+        await self._children.work(workdir, job, files, watch)
+
+    def _unpack(self, job: Job, workdir: Path) -> list[Path]:
+        """Score states that a job goes by, as files."""
+        task = job.task or {}
+        if "session" not in task:
+            return []
+        return self._sessions.unpack(task["session"], task["pieces"], workdir)
+
+    def _add_to_session(self, job: Job, results: dict[str, ResultFile]) -> None:
+        """Give a session the scores that were taken for it; may be repeated."""
+        if job.kind is JobKind.SCORE and job.task is not None:
+            state = self._files.path(job, results["scores"]).read_bytes()
+            self._sessions.add_piece(job.task["session"], job.id, "job", state)
 
     async def _wait_for_space(self) -> None:
         """Begin only where there is room: an accepted job waits for it."""

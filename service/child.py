@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits
     from graph_ops.model import ModelLimits
     from graph_ops.progress import Progress
+    from graph_ops.result import PruneResult
 
 Request = dict[str, Any]
 Action = Callable[[Request, Path, "ProgressWriter"], None]
@@ -72,23 +73,96 @@ class ProgressWriter:
 
 
 def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
-    """Prune a model; leaves the model, `report.json`, `scores.npz` and `results.json`."""
+    """Prune a model; leaves the model, `report.json`, `scores.npz`, points, `results.json`."""
     from graph_ops.checkpoint import Checkpoint
+    from graph_ops.from_scores import merge_states
     from graph_ops.pruning import prune as prune_model
+
+    states = [Path(path) for path in request["states"]]
 
     result = prune_model(
         Path(request["model"]),
         Path(request["bundle"]),
         request["options"],
         progress=progress,
+        scores=merge_states(states) if states else None,
         checkpoint=Checkpoint(request["checkpoint"]),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
-    model = result.write_model(workdir / "pruned.onnx")
+    names = _leave(result, workdir)
     result.write_scores(workdir / "scores.npz")
-    write_json(workdir / "report.json", result.report)
-    write_json(workdir / "results.json", {"model": model.name})
+    names["scores"] = "scores.npz"
+    for number, point in enumerate(result.points, start=1):
+        (workdir / f"point-{number}.onnx").write_bytes(point.model)
+        write_json(workdir / f"point-{number}.json", point.report)
+        names[f"points/{number}"] = f"point-{number}.onnx"
+        names[f"points/{number}/report"] = f"point-{number}.json"
+    write_json(workdir / "results.json", names)
+
+
+def cut(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Cut by hand or by saved scores; leaves the model, `report.json` and `results.json`."""
+    from graph_ops.by_hand import cut_channels
+    from graph_ops.from_scores import cut_from_scores, merge_states
+
+    task, bundle = request["task"], request["bundle"]
+    if task.get("channels") is None:
+        result = cut_from_scores(
+            Path(request["model"]),
+            merge_states([Path(path) for path in request["states"]]),
+            request["options"],
+            progress=progress,
+            model_limits=_model_limits(request),
+        )
+    else:
+        shapes = task.get("sample_shapes")
+        result = cut_channels(
+            Path(request["model"]),
+            task["channels"],
+            None if bundle is None else Path(bundle),
+            request["options"],
+            sample_shapes=None if shapes is None else {n: tuple(s) for n, s in shapes.items()},
+            progress=progress,
+            model_limits=_model_limits(request),
+            bundle_limits=_bundle_limits(request),
+        )
+    write_json(workdir / "results.json", _leave(result, workdir))
+
+
+def score(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Take scores that fit those there are; leaves `scores.npz` and `results.json`."""
+    from graph_ops.pruning import score as score_model
+    from graph_ops.scores import ScoreState
+
+    state = score_model(
+        Path(request["model"]),
+        Path(request["bundle"]),
+        request["options"],
+        progress=progress,
+        model_limits=_model_limits(request),
+        bundle_limits=_bundle_limits(request),
+    )
+    for path in request["states"]:
+        state.require(ScoreState.load(path).digest)
+    state.save(workdir / "scores.npz")
+    write_json(workdir / "results.json", {"scores": "scores.npz"})
+
+
+def merge(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Add up score states of one model; leaves `merged.npz` and `merge.json`."""
+    from graph_ops.from_scores import merge_states, open_bound
+    from graph_ops.model import load_model
+    from graph_ops.options import parse_options
+
+    state = merge_states([Path(path) for path in request["states"]])
+    if request["model"] is not None:
+        source = load_model(Path(request["model"]), limits=_model_limits(request))
+        network = open_bound(source, parse_options(request["options"]), state.binding)
+        state.require(network.digest)
+    state.save(workdir / "merged.npz")
+    facts = {"samples": state.samples, "mean_loss": state.mean_loss}
+    write_json(workdir / "merge.json", facts)
 
 
 def inspect(request: Request, workdir: Path, progress: ProgressWriter) -> None:
@@ -148,12 +222,22 @@ def probe(request: Request, workdir: Path, progress: ProgressWriter) -> None:
 
 ACTIONS: dict[str, Action] = {
     "prune": prune,
+    "cut": cut,
+    "score": score,
+    "merge": merge,
     "inspect": inspect,
     "channels": channels,
     "contents": contents,
     "forecast": forecast,
     "probe": probe,
 }
+
+
+def _leave(result: PruneResult, workdir: Path) -> dict[str, str]:
+    """Write a model and its report; the names of both."""
+    model = result.write_model(workdir / "pruned.onnx")
+    write_json(workdir / "report.json", result.report)
+    return {"model": model.name, "report": "report.json"}
 
 
 def _model_limits(request: Request) -> ModelLimits:

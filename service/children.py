@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.protocol import ProgressReport
+from service.records import Job
 from service.runner import Limits, Spares, run_child
 from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class WorkFiles:
+    """What a job's work is done on.
+
+    Attributes:
+        model: The model file.
+        bundle: The bundle file; None where the work needs none.
+        checkpoint: Folder that keeps what each round reached; the child goes on from there.
+        states: Score states that the work goes by.
+    """
+
+    model: Path
+    bundle: Path | None
+    checkpoint: Path
+    states: Sequence[Path] = ()
 
 
 class Children:
@@ -38,38 +57,57 @@ class Children:
             },
         }
 
-    async def prune(
+    async def work(
         self,
         workdir: Path,
-        model: Path,
-        bundle: Path,
-        options: dict[str, Any],
-        checkpoint: Path,
+        job: Job,
+        files: WorkFiles,
         on_progress: Callable[[ProgressReport], None],
     ) -> None:
-        """Prune; the results are in `workdir` afterwards.
+        """Do a job's work; the results are in `workdir` afterwards.
 
         Args:
             workdir: The child's folder.
-            model: The model file.
-            bundle: The bundle file.
-            options: All options of the run.
-            checkpoint: Folder that keeps what each round reached; the child goes on from there.
+            job: What is to be done.
+            files: What it is done on.
             on_progress: Called for each report of the child.
 
         Raises:
             ChildFailure: it did not work out.
         """
-        paths = {"model": str(model), "bundle": str(bundle)}
         request = {
-            "action": "prune",
-            "options": options,
-            "checkpoint": str(checkpoint),
-            **paths,
+            "action": job.kind,
+            "options": job.options,
+            "task": job.task or {},
+            "model": str(files.model),
+            "bundle": None if files.bundle is None else str(files.bundle),
+            "states": [str(path) for path in files.states],
+            "checkpoint": str(files.checkpoint),
             **self._input_limits,
         }
         limits = self._job
         await run_child(self._module, workdir, request, limits, on_progress, self._spares)
+
+    async def merge(
+        self,
+        workdir: Path,
+        states: Sequence[Path],
+        model: Path | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Add up score states, and hold them against a model where one is given.
+
+        Raises:
+            ChildFailure: it did not work out.
+        """
+        request = {
+            "action": "merge",
+            "states": [str(path) for path in states],
+            "model": None if model is None else str(model),
+            "options": options,
+            **self._input_limits,
+        }
+        await run_child(self._module, workdir, request, self._inspection)
 
     async def inspect(
         self,

@@ -56,7 +56,32 @@ JOBS = sa.Table(
     sa.Column("webhook_url", sa.Text),
     sa.Column("result_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("turn", sa.Integer, nullable=False, server_default="1"),
+    # What kind of work it is, and what that needs beside model, bundle and options.
+    sa.Column("kind", sa.Text, nullable=False, server_default="prune"),
+    sa.Column("task", sa.JSON),
     sa.Index("jobs_by_age", "created_us", "id"),
+)
+
+SESSIONS = sa.Table(
+    "score_sessions",
+    TABLES,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False, index=True),
+    sa.Column("model_id", sa.Text, nullable=False, index=True),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=False),
+)
+
+PIECES = sa.Table(
+    "score_pieces",
+    TABLES,
+    sa.Column("session_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("added_at", sa.Text, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=False),
 )
 
 EVENTS = sa.Table(

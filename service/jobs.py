@@ -7,6 +7,7 @@ written in one transaction before a client is told. Workers, in other processes,
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from service.engine import JobQueue
 from service.idempotency import digest_of, fingerprint_of
 from service.problems import Problem
 from service.quotas import Quotas
-from service.records import Job, JobState, ResultFile, new_job_id
+from service.records import Job, JobKind, JobState, ResultFile, new_job_id
 from service.results import JobFiles
 from service.storage import now
 from service.store import JobStore
@@ -45,6 +46,8 @@ class NewJob:
         sent_options: Options as they were sent: defaults may change with the service's version.
         metadata: The user's own words.
         webhook_url: Who is to be told of its end.
+        kind: What kind of work it is.
+        task: What that needs besides.
     """
 
     model_id: str
@@ -54,11 +57,15 @@ class NewJob:
     sent_options: dict[str, Any]
     metadata: dict[str, str]
     webhook_url: str | None = None
+    kind: JobKind = JobKind.PRUNE
+    task: dict[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:
         """Digest of what is asked for."""
         more = [] if self.webhook_url is None else [self.webhook_url]
+        if self.kind is not JobKind.PRUNE or self.task is not None:
+            more.append(json.dumps([self.kind, self.task], sort_keys=True))
         return fingerprint_of(
             self.model_id, self.bundle_id, self.sent_options, self.metadata, *more
         )
@@ -261,6 +268,8 @@ class Jobs:
             options=new.options,
             metadata=new.metadata,
             webhook_url=new.webhook_url,
+            kind=new.kind,
+            task=new.task,
             fingerprint=new.fingerprint,
             times={JobState.QUEUED: now()},
         )

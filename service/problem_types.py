@@ -139,6 +139,9 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
     "bundle_not_found": ProblemType(
         404, "No such bundle", "Upload it with POST /v1/bundles; the id is its sha256."
     ),
+    "session_not_found": ProblemType(
+        404, "No such session", "POST /v1/sessions makes one; deleted ones are gone."
+    ),
     "job_not_found": ProblemType(
         404, "No such job", "GET /v1/jobs lists the jobs; deleted ones are gone."
     ),

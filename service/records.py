@@ -29,6 +29,14 @@ class JobState(StrEnum):
         return self not in UNFINISHED
 
 
+class JobKind(StrEnum):
+    """What kind of work a job is."""
+
+    PRUNE = "prune"
+    CUT = "cut"
+    SCORE = "score"
+
+
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -72,6 +80,11 @@ class Job(BaseModel):
     """Its place in the engine; another one after a retry."""
     model_id: str
     bundle_id: str
+    """Empty where the work needs none."""
+    kind: JobKind = JobKind.PRUNE
+    task: dict[str, Any] | None = None
+    """What the work needs beside model, bundle and options: `channels` or `sample_shapes` of a
+    cut; `session`, and of its pieces those in `pieces`."""
     owner: str = ""
     """Whose it is: the owner of the API key that sent it; empty where there were no keys."""
     webhook_url: str | None = None
@@ -90,7 +103,7 @@ class Job(BaseModel):
     progress: JobProgress | None = None
     failure: Failure | None = None
     results: dict[str, ResultFile] = Field(default_factory=dict)
-    """`model`, `report` and `scores` of a job that succeeded."""
+    """What a job that succeeded left: `model`, `report`, `scores`, `points/1` and so on."""
     attempts: int = 0
     """Times that work on it was begun."""
     rounds: int = 0

@@ -2,7 +2,8 @@
 
     jobs/{id}/
       checkpoint/round-*.npz    what the last finished round left
-      results-{n}/              of the attempt that succeeded: model, report.json, scores.npz
+      results-{n}/              of the attempt that succeeded: model, report.json, scores.npz,
+                                the points of a curve
 
 Each attempt has a folder of its own, so that one that was fenced off cannot touch the results of
 another.
@@ -24,6 +25,14 @@ from service.records import Job, ResultFile
 from service.storage import Storage
 
 _NAMES_LIMIT_BYTES = 2**16
+_KEY = re.compile(r"model|report|scores|points/\d{1,2}(?:/report)?")
+_NAME = re.compile(r"[a-z][a-z0-9-]*\.(?:onnx|zip|json|npz)")
+_MEDIA_TYPES = {
+    ".onnx": "application/octet-stream",
+    ".zip": "application/zip",
+    ".json": "application/json",
+    ".npz": "application/x-npz",
+}
 _ROUND = re.compile(r"round-(\d+)\.npz")
 
 
@@ -111,27 +120,22 @@ class JobFiles:
     def keep(self, job_id: str, attempt: int, workdir: Path) -> dict[str, ResultFile]:
         """Move a child's results into the job's folder."""
         names = read_json(workdir / "results.json", _NAMES_LIMIT_BYTES)
-        is_archive = str(names["model"]).endswith(".zip")
-        wanted = {
-            "model": (
-                "pruned.zip" if is_archive else "pruned.onnx",
-                "application/zip" if is_archive else "application/octet-stream",
-            ),
-            "report": ("report.json", "application/json"),
-            "scores": ("scores.npz", "application/x-npz"),
-        }
+        wanted = {str(key): str(name) for key, name in names.items()}
+        for key, name in wanted.items():
+            if not (_KEY.fullmatch(key) and _NAME.fullmatch(name)):
+                raise ValueError(f"the child names a result {key!r} in {name!r}")
         folder = self._folder(job_id) / f"results-{attempt}"
         remove(folder)
         folder.mkdir()
         results = {}
-        for key, (name, media_type) in wanted.items():
+        for key, name in wanted.items():
             sha256, size = _digest_and_flush(workdir / name)
             (workdir / name).rename(folder / name)
             results[key] = ResultFile(
                 name=f"{folder.name}/{name}",
                 sha256=sha256,
                 size_bytes=size,
-                media_type=media_type,
+                media_type=_MEDIA_TYPES[Path(name).suffix],
             )
         sync_folder(folder)
         sync_folder(folder.parent)

@@ -24,6 +24,7 @@ from service.outbound import OutboundGuard, UrlRefused
 from service.problems import Problem
 from service.quotas import Quotas
 from service.results import JobFiles
+from service.sessions import SessionStore
 from service.settings import Settings
 from service.sources import Sources
 from service.storage import Storage
@@ -57,6 +58,8 @@ class Services:
     cache: Cache
     catalog: Catalog
     jobs: Jobs
+    sessions: SessionStore
+    children: Children
     versions: dict[str, Any] | None = None
     engines: list[dict[str, Any]] | None = None
     probe_problem: Problem | None = None
@@ -102,6 +105,8 @@ class Services:
                 settings.max_queued_jobs,
                 quotas,
             ),
+            sessions=SessionStore(database),
+            children=children,
         )
 
     def open(self) -> None:

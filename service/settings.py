@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     """Largest model file, in bytes, packed or not."""
     max_options_bytes: Bytes = 64 * 2**10
     """Largest text part of a multipart body (`options`, `model_id`, `bundle_id`), in bytes."""
+    max_cut_bytes: Bytes = 32 * 2**20
+    """Largest JSON body of a cut (a report that is replayed), and largest uploaded score state, in
+    bytes."""
     max_parts: Annotated[int, Field(ge=1)] = 8
     """Most parts in a multipart body."""
     max_array_bytes: Bytes = 16 * 2**30

@@ -15,6 +15,7 @@ from service.engine import JobQueue
 from service.holdings import Holdings
 from service.records import JobState
 from service.results import JobFiles
+from service.sessions import SessionStore
 from service.settings import Settings
 from service.storage import Storage
 from service.store import JobStore
@@ -36,6 +37,7 @@ class Sweeper:
         storage: Storage,
         holdings: Holdings,
         files: JobFiles,
+        sessions: SessionStore,
         queue: JobQueue,
     ) -> None:
         self._interval_s = settings.sweep_interval_s
@@ -44,6 +46,7 @@ class Sweeper:
         self._storage = storage
         self._holdings = holdings
         self._files = files
+        self._sessions = sessions
         self._queue = queue
 
     def run(self, stop: threading.Event) -> None:
@@ -67,9 +70,15 @@ class Sweeper:
             log.info("job %s had its time", job.id)
         for job_id in self._files.orphans(_ORPHANED_S, self._store.known):
             self._files.delete(job_id)
+        self._sweep_sessions()
         self._sweep_uploads()
         self._storage.clear_leftovers()
         self._queue.forget_finished()
+
+    def _sweep_sessions(self) -> None:
+        if self._upload_retention_s:
+            for session_id in self._sessions.expire(time.time() - self._upload_retention_s):
+                log.info("session %s had its time", session_id)
 
     def _sweep_uploads(self) -> None:
         if not self._upload_retention_s:

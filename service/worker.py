@@ -21,6 +21,7 @@ from service.holdings import Holdings
 from service.outbound import OutboundGuard
 from service.quotas import Quotas
 from service.results import JobFiles
+from service.sessions import SessionStore
 from service.settings import Settings
 from service.storage import Storage
 from service.store import JobStore
@@ -52,12 +53,14 @@ class Worker:
         store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
         holdings = Holdings(self._database, storage, store, Quotas(settings))
         queue = engine.JobQueue(self._database)
-        self._sweeper = Sweeper(settings, store, storage, holdings, files, queue)
+        sessions = SessionStore(self._database)
+        self._sweeper = Sweeper(settings, store, storage, holdings, files, sessions, queue)
         self._attempts = Attempts(
             store,
             storage,
             files,
             Children(settings, settings.warm_children),
+            sessions,
             settings.max_job_attempts,
         )
         self._cache = Cache(settings, storage, store)

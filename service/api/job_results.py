@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from service.api.visible import VisibleJob
 from service.downloads import file_response
@@ -47,6 +47,8 @@ async def result_response(
         "report": f"{stem}-report.json",
         "scores": f"{stem}-scores.npz",
     }
+    of_point = name.removesuffix("/report").replace("points/", "point-")
+    names.setdefault(name, f"{stem}-{of_point}{path.suffix}")
     return file_response(
         request,
         path,
@@ -104,3 +106,32 @@ async def get_job_report_page(services: ServicesDep, request: Request, job: Visi
 async def get_job_scores(services: ServicesDep, request: Request, job: VisibleJob) -> Response:
     """The score state, which can be merged and cut again."""
     return await result_response(request, services, job, "scores")
+
+
+PointNumber = Annotated[int, Path(ge=1, le=50, description="Number of a point, from 1.")]
+
+
+@router.head("/v1/jobs/{job_id}/points/{point}", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/points/{point}",
+    response_class=Response,
+    responses=_file_doc("application/octet-stream", "The model of a point"),
+)
+async def get_job_point(
+    services: ServicesDep, request: Request, job: VisibleJob, point: PointNumber
+) -> Response:
+    """A model of the curve, for a job with the option `points`."""
+    return await result_response(request, services, job, f"points/{point}")
+
+
+@router.head("/v1/jobs/{job_id}/points/{point}/report", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/points/{point}/report",
+    response_class=Response,
+    responses=_file_doc("application/json", "The report of a point"),
+)
+async def get_job_point_report(
+    services: ServicesDep, request: Request, job: VisibleJob, point: PointNumber
+) -> Response:
+    """The report of a point, as of a run that ends there."""
+    return await result_response(request, services, job, f"points/{point}/report")

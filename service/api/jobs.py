@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ValidationError
 
 from graph_ops.options import parse_options
 from service.access import Caller, CallerDep
+from service.api.bodies import json_body, read_body
 from service.api.models import get_upload
 from service.api.schemas import CallersJobId, Forecast, JobPage, JobRequest, JobView
 from service.api.visible import VisibleJob
@@ -18,19 +18,13 @@ from service.idempotency import check_key
 from service.jobs import NewJob
 from service.metadata import check_metadata, parse_labels
 from service.preferences import parse_prefer
-from service.problems import Problem
 from service.records import JobState
 from service.services import Services, ServicesDep
 from service.storage import Kind
 
 router = APIRouter(tags=["jobs"])
 
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}}},
-    }
-}
+_BODY = json_body("JobRequest")
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The job, which is over or was there before.", "model": JobView},
     202: {"description": "The job is accepted; `Location` names it.", "model": JobView},
@@ -196,16 +190,7 @@ async def _read_request(services: Services, caller: Caller, request: Request) ->
         Problem: too long, not what is expected, or a model or bundle that is not there.
         OptionsError: the options are wrong.
     """
-    body = await _read_json(request, services.settings.max_options_bytes)
-    try:
-        asked = JobRequest.model_validate_json(body)
-    except ValidationError as error:
-        errors = [
-            {"field": ".".join(str(part) for part in e["loc"]) or "body", "problem": e["msg"]}
-            for e in error.errors(include_url=False, include_input=False)
-        ]
-        detail = f"{errors[0]['field']}: {errors[0]['problem']}."
-        raise Problem("request_invalid", detail, errors=errors) from None
+    asked = await read_body(request, JobRequest, services.settings.max_options_bytes)
     options = parse_options(asked.options)
     metadata = check_metadata(asked.metadata)
     if asked.webhook_url is not None:
@@ -222,23 +207,3 @@ async def _read_request(services: Services, caller: Caller, request: Request) ->
         metadata=metadata,
         webhook_url=asked.webhook_url,
     )
-
-
-async def _read_json(request: Request, max_bytes: int) -> bytes:
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type not in ("application/json", ""):
-        raise Problem(
-            "unsupported_media_type",
-            f"The body is {content_type[:100]!r}; send application/json.",
-            headers={"Accept": "application/json"},
-        )
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise Problem(
-                "body_too_large",
-                f"The body has more than the {max_bytes} bytes that are taken.",
-                limit_bytes=max_bytes,
-            )
-    return bytes(body)

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from graph_ops.options import PruneOptions, parse_options
 from service.access import Caller, CallerDep
-from service.api.job_results import result_response
+from service.api.answers import model_answer
 from service.api.schemas import JobView
-from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
+from service.api.waiting import KeyHeader, PreferHeader
 from service.idempotency import check_key
 from service.jobs import NewJob
 from service.metadata import parse_metadata
@@ -100,21 +100,7 @@ async def prune(
     if key is None:
         await services.jobs.require_room()
     job = await _accept(services, caller, request, key)
-    if preferences.patience_s != 0:
-        job = await wait_for(services, request, job, preferences.patience_s)
-    headers = {"Link": _links(job)}
-    if job.state.is_final:
-        if preferences.applied:
-            headers["Preference-Applied"] = preferences.applied
-        headers["Content-Location"] = f"{job.instance}/model"
-        try:
-            return await result_response(request, services, job, "model", headers)
-        except Problem as problem:
-            problem.headers.update({**headers, "Content-Location": job.instance})
-            raise
-    response = job_response(job, preferences)
-    response.headers.update(headers)
-    return response
+    return await model_answer(services, request, job, preferences)
 
 
 async def _accept(services: Services, caller: Caller, request: Request, key: str | None) -> Job:
@@ -172,13 +158,6 @@ async def _stored(services: Services, caller: Caller, form: Form, kind: Kind) ->
         return await anyio.to_thread.run_sync(services.holdings.use, caller, kind, upload_id)
     upload, _ = await anyio.to_thread.run_sync(services.holdings.add, caller, kind, received)
     return upload
-
-
-def _links(job: Job) -> str:
-    links = [f'<{job.instance}>; rel="related"; title="job"']
-    if "report" in job.results:
-        links.append(f'<{job.instance}/report>; rel="describedby"; type="application/json"')
-    return ", ".join(links)
 
 
 OPTIONS_SCHEMA = PruneOptions.model_json_schema(ref_template="#/components/schemas/{model}")

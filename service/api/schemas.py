@@ -8,14 +8,17 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.problems import ProblemDocument
-from service.records import Job, JobState
+from service.records import Job, JobKind, JobState
 from service.storage import StoredUpload, as_text
 
 
-class _Body(BaseModel):
+class SchemaBase(BaseModel):
+    """A body whose fields are described beside them."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 JobId = Annotated[str, Path(description="Id of a job.")]
 CallersJobId = Annotated[
     str,
@@ -26,7 +29,7 @@ CallersJobId = Annotated[
 ]
 
 
-class JobRequest(_Body):
+class JobRequest(SchemaBase):
     """What a job is asked to do."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -43,14 +46,14 @@ class JobRequest(_Body):
     """An https URL that is told, signed, when the job is over."""
 
 
-class WebhookSecret(_Body):
+class WebhookSecret(SchemaBase):
     """What webhooks are signed with."""
 
     secret: str
     """`whsec_` and base64, as libraries of Standard Webhooks take it."""
 
 
-class CostView(_Body):
+class CostView(SchemaBase):
     """What a model costs."""
 
     filters: int
@@ -61,7 +64,7 @@ class CostView(_Body):
     """Weights of convolutions and matrix products."""
 
 
-class Forecast(_Body):
+class Forecast(SchemaBase):
     """What a job would come to."""
 
     model_id: str
@@ -85,7 +88,7 @@ class Forecast(_Body):
     """Samples kept to measure the result on."""
 
 
-class ProgressView(_Body):
+class ProgressView(SchemaBase):
     """How far a job is."""
 
     phase: str
@@ -100,7 +103,7 @@ class ProgressView(_Body):
     """Seconds to the end of the phase; null where that cannot be said yet."""
 
 
-class JobView(_Body):
+class JobView(SchemaBase):
     """A job."""
 
     id: str
@@ -111,8 +114,10 @@ class JobView(_Body):
     """When each state was entered last, ISO 8601 in UTC."""
     model_id: str
     """sha256 of the model."""
-    bundle_id: str
-    """sha256 of the bundle."""
+    bundle_id: str | None
+    """sha256 of the bundle; null for a cut without one."""
+    kind: JobKind
+    """`prune`, `cut` (by hand or from a session's scores), or `score` (for a session)."""
     filename: str
     """File name of the uploaded model."""
     options: dict[str, Any]
@@ -130,7 +135,8 @@ class JobView(_Body):
     expires_at: str | None
     """When its results are removed, ISO 8601 in UTC; null before its end, or for never."""
     links: dict[str, str]
-    """Paths: `self`, `events`; when it has succeeded `model`, `report`, `report_html`, `scores`."""
+    """Paths: `self`, `events`, and when it has succeeded `model`, `report`, `report_html`,
+    `scores`, `points/1` and so on, as far as its kind has them."""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -142,7 +148,8 @@ class JobView(_Body):
             state=job.state,
             times=job.times,
             model_id=job.model_id,
-            bundle_id=job.bundle_id,
+            bundle_id=job.bundle_id or None,
+            kind=job.kind,
             filename=job.filename,
             options=job.options,
             metadata=job.metadata,
@@ -164,7 +171,7 @@ class JobView(_Body):
         )
 
 
-class JobPage(_Body):
+class JobPage(SchemaBase):
     """Some jobs, newest first."""
 
     items: list[JobView]
@@ -173,7 +180,7 @@ class JobPage(_Body):
     """Value of `cursor` for the next page; null on the last."""
 
 
-class UploadView(_Body):
+class UploadView(SchemaBase):
     """A stored model or bundle."""
 
     id: str
@@ -213,7 +220,7 @@ class ModelView(UploadView):
     """Inputs, outputs, opset, MACs, parameters, number of prunable filters."""
 
 
-class ArrayView(_Body):
+class ArrayView(SchemaBase):
     """An array of a bundle."""
 
     name: str
@@ -231,7 +238,7 @@ class BundleView(UploadView):
     """Its arrays."""
 
 
-class ProblemTypeView(_Body):
+class ProblemTypeView(SchemaBase):
     """What a problem code means."""
 
     code: str
@@ -244,14 +251,14 @@ class ProblemTypeView(_Body):
     """What to do about it."""
 
 
-class Health(_Body):
+class Health(SchemaBase):
     """That the server answers."""
 
     status: str
     """Always `ok`."""
 
 
-class EngineView(_Body):
+class EngineView(SchemaBase):
     """A gradient engine as the server found it when it started."""
 
     name: str
@@ -268,7 +275,7 @@ class EngineView(_Body):
     """Why it does not work, or why it does not use a GPU; null where it does."""
 
 
-class Readiness(_Body):
+class Readiness(SchemaBase):
     """Whether the server can do its work."""
 
     status: str

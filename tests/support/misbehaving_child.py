@@ -87,7 +87,10 @@ def prune(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> N
         (workdir / "pruned.onnx").write_bytes(b"pruned " + content)
     write_json(workdir / "report.json", {"schema": 1, "options": request["options"]})
     (workdir / "scores.npz").write_bytes(b"scores")
-    write_json(workdir / "results.json", {"model": "pruned.onnx"})
+    write_json(
+        workdir / "results.json",
+        {"model": "pruned.onnx", "report": "report.json", "scores": "scores.npz"},
+    )
 
 
 def inspect(request: dict[str, Any], workdir: Path, progress: ProgressWriter) -> None:
