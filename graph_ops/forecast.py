@@ -41,6 +41,7 @@ def forecast(
 
     Returns:
         `before` and `after` with `filters`, `macs` (None where not known) and `parameters`;
+        `after` is None for targets that are searched for;
         `is_reachable`; `rounds`; `samples` scored in each, and `held_out`.
 
     Raises:
@@ -66,6 +67,11 @@ def forecast(
         )
         by_magnitude = opts.model_copy(update={"criterion": Criterion.MAGNITUDE_L2})
         ranked = TaylorPrunableNetwork(source, by_magnitude, sample_shapes=shapes)
+        common = {"samples": len(dataset.scored), "held_out": len(dataset.held_out)}
+        if opts.target.is_searched:
+            # How far the search goes is what the work finds out.
+            before = _cost(network)
+            return {"before": before, "after": None, "is_reachable": True, "rounds": 1, **common}
         goal = goal_of(network, opts, 1.0, 0)
         # What a gradient cannot reach stays, whatever the ranking says.
         selector = Selector(ranked.classes, network.prunable, opts)
@@ -79,8 +85,7 @@ def forecast(
             "after": _cost(network),
             "is_reachable": selection.is_reached,
             "rounds": _rounds(opts, selection.filters),
-            "samples": len(dataset.scored),
-            "held_out": len(dataset.held_out),
+            **common,
         }
 
 

@@ -55,6 +55,11 @@ class Target(_Options):
         return next(n for n in type(self).model_fields if getattr(self, n) is not None)
 
     @property
+    def is_searched(self) -> bool:
+        """Whether the size that meets it has to be found by trying."""
+        return self.kind in ("max_metric_drop", "max_latency_ratio")
+
+    @property
     def value(self) -> float:
         """Value of the field that is set."""
         return float(getattr(self, self.kind))
@@ -215,8 +220,7 @@ class PruneOptions(_Options):
     @property
     def is_on_one_ranking(self) -> bool:
         """Whether sizes are searched or listed along a single ranking of the filters."""
-        kinds = ("max_metric_drop", "max_latency_ratio")
-        return self.points is not None or self.target.kind in kinds
+        return self.points is not None or self.target.is_searched
 
     @property
     def rounds(self) -> int | None:

@@ -75,9 +75,9 @@ class Forecast(SchemaBase):
     """All options, defaults included."""
     before: CostView
     """The model as it is."""
-    after: CostView
-    """What it would be: close in what the target is given in, rough in the rest, because filters
-    are ranked by weight magnitude in place of scores."""
+    after: CostView | None
+    """What it would be; null for targets that are searched for. Close in what the target is given
+    in, rough in the rest, because filters are ranked by weight magnitude in place of scores."""
     is_reachable: bool
     """Whether the target can be reached."""
     rounds: int

@@ -61,3 +61,11 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         forecast(digits.MODEL, digits.BUNDLE, {"include": ["nothing*"]})
     with pytest.raises(BundleError):
         forecast(digits.MODEL, write_npz(tmp_path / "b.npz", other=[[1.0]]))
+
+
+@pytest.mark.parametrize("target", [{"max_metric_drop": 0.01}, {"max_latency_ratio": 0.6}])
+def test_what_is_searched_for_is_not_foretold(target: dict[str, Any]) -> None:
+    found = forecast(digits.MODEL, digits.BUNDLE, QUICK | {"target": target})
+    assert found["after"] is None
+    assert found["before"]["filters"] == 60
+    assert found["held_out"] == (38 if "max_metric_drop" in target else 13)

@@ -1,0 +1,215 @@
+"""The goals of docs/goals.md on trained networks and on large ones: cost, sharpness, truth.
+
+    python -m benchmarks.goals metric [NETWORK ...]     max_metric_drop 0.01
+    python -m benchmarks.goals curve [NETWORK ...]      ten points against ten steps
+    python -m benchmarks.goals latency MODEL [...]      max_latency_ratio 0.6 of ONNX files
+
+Networks are those of the accuracy benchmark. The hold-outs of `metric` (2,000 digits, 4,000 images
+of CIFAR-10) are never sent to `prune`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.accuracy.networks import network
+from benchmarks.tables import markdown_table
+from benchmarks.tasks import Task
+from graph_ops import prune
+from graph_ops.result import PruneResult
+from graph_ops.scores import ScoreState
+
+NETWORKS = ("digits", "cifar10_residual", "cifar10_depthwise", "vgg_cifar10", "vgg_cifar10_bn")
+DROP = 0.01
+GRID = (0.03, 0.06, 0.09, 0.12)
+"""How much smaller, in shares of the MACs, the sizes are that should not be within the drop."""
+LATENCY_RATIO = 0.6
+POINTS = 10
+CURVE_END = 0.3
+SAMPLES = 32
+"""Random samples for networks that are only timed."""
+
+
+def timed_prune(
+    task: Task, options: dict[str, Any], scores: ScoreState | None = None
+) -> tuple[PruneResult, float]:
+    """A result and its processor time, which other programs disturb less than the clock."""
+    start = time.process_time()
+    result = prune(task.model, task.bundle(), options, scores=scores)
+    return result, time.process_time() - start
+
+
+def share_of(report: dict[str, Any]) -> float:
+    """Share of the MACs that is left."""
+    return float(report["cost"]["after"]["macs"] / report["cost"]["before"]["macs"])
+
+
+def metric_row(name: str) -> list[str]:
+    """The search against single runs: at its own size, and on a grid of smaller ones."""
+    task = network(name)
+    whole = task.accuracy(task.model)
+    found, spent = timed_prune(task, {"target": {"max_metric_drop": DROP}})
+    share, goal = share_of(found.report), found.report["goal"]
+    unseen = whole - task.accuracy(found.model)
+    single: dict[str, Any] = {"validation_fraction": 0.3, "on_unreachable": "best"}
+    _, alone = timed_prune(task, single | {"target": {"max_macs_ratio": share + 1e-9}})
+    smaller = []
+    for step in GRID:
+        if share - step <= 0.02:
+            break
+        target = {"max_macs_ratio": share - step}
+        result, _ = timed_prune(task, single | {"target": target}, found.scores)
+        metric = result.report["metric"]
+        held_out = metric["before"] - metric["after"]
+        smaller.append((held_out, whole - task.accuracy(result.model)))
+    grid = ", ".join(f"{100 * held_out:.2f} ({100 * u:.2f})" for held_out, u in smaller)
+    return [
+        name,
+        f"{100 * share:.1f}",
+        f"{100 * goal['drop']:.2f} [{100 * goal['drop_low']:.2f}, {100 * goal['drop_high']:.2f}]",
+        f"{100 * unseen:.2f}",
+        f"{spent / alone:.2f}",
+        grid,
+    ]
+
+
+def curve_row(name: str) -> list[str]:
+    """A curve of ten points against one run of ten steps to the same end."""
+    task = network(name)
+    options = {"target": {"max_macs_ratio": CURVE_END}, "on_unreachable": "best"}
+    curve, spent = timed_prune(task, options | {"points": POINTS})
+    _, steps = timed_prune(task, options | {"steps": POINTS})
+    points = curve.report["curve"]
+    unseen = [100 * task.accuracy(point.model) for point in curve.points]
+    rises = [max(0.0, b - a) for a, b in itertools.pairwise(unseen)]
+    return [
+        name,
+        f"{spent / steps:.2f}",
+        f"{max(p['max_rel_diff'] for p in points):.1e}",
+        " ".join(f"{value:.1f}" for value in unseen),
+        f"{max(rises):.2f}",
+    ]
+
+
+def latency_row(path: Path) -> list[str]:
+    """A share of the latency, and the same measured again in a process of its own."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feed = session.get_inputs()[0]
+    del session
+    rng = np.random.default_rng(0)
+    stream = io.BytesIO()
+    images = rng.standard_normal((SAMPLES, *feed.shape[1:])).astype(np.float32)
+    np.savez(stream, **{feed.name: images})
+    options = {
+        "target": {"max_latency_ratio": LATENCY_RATIO},
+        "criterion": "magnitude_l2",
+        "recovery": "none",
+        "batch_size": 8,
+        "validation_fraction": 0.0,
+    }
+    result = prune(path, stream.getvalue(), options)
+    with tempfile.TemporaryDirectory() as folder:
+        smaller = result.write_model(Path(folder) / "smaller.onnx")
+        command = [sys.executable, "-m", "benchmarks.goals", "again", str(path), str(smaller)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, after = json.loads(done.stdout)
+    goal = result.report["goal"]
+    return [
+        path.stem,
+        f"{goal['ratio']:.3f}",
+        f"{before:.1f}",
+        f"{after:.1f}",
+        f"{after / before:.3f}",
+        f"{100 * (after / before / LATENCY_RATIO - 1):+.1f}",
+        f"{100 * share_of(result.report):.1f}",
+        str(len(goal["trials"])),
+    ]
+
+
+def latency_again(paths: Sequence[str]) -> list[float]:
+    """Median milliseconds of a run of each model: blocks of runs, in turns."""
+    sessions = [ort.InferenceSession(p, providers=["CPUExecutionProvider"]) for p in paths]
+    feed = sessions[0].get_inputs()[0]
+    sample = np.random.default_rng(1).standard_normal((1, *feed.shape[1:])).astype(np.float32)
+    times: list[list[float]] = [[] for _ in sessions]
+    for _ in range(12):
+        for session, own in zip(sessions, times, strict=True):
+            session.run(None, {feed.name: sample})
+            for _ in range(4):
+                start = time.perf_counter()
+                session.run(None, {feed.name: sample})
+                own.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(own) for own in times]
+
+
+TABLES = {
+    "metric": (
+        [
+            "network",
+            "MACs left, %",
+            "drop on the hold-out, points [95 %]",
+            "drop on unseen data, points",
+            "cost, in single runs",
+            "drop at 3, 6, 9, 12 % of the MACs less (unseen)",
+        ],
+        metric_row,
+    ),
+    "curve": (
+        [
+            "network",
+            "cost, in ten-step runs",
+            "largest proof difference",
+            "accuracy of the ten points on unseen data, %",
+            "largest rise, points",
+        ],
+        curve_row,
+    ),
+}
+
+
+def main() -> None:
+    """Print a table, a row as soon as it is there."""
+    parser = argparse.ArgumentParser(prog="benchmarks.goals", description=__doc__)
+    parser.add_argument("what", choices=[*TABLES, "latency", "again"])
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    if arguments.what == "again":
+        print(json.dumps(latency_again(arguments.names)))
+        return
+    if arguments.what == "latency":
+        header = [
+            "network",
+            "ratio in the report",
+            "before, ms",
+            "after, ms",
+            "ratio again",
+            "off the goal, %",
+            "MACs left, %",
+            "trials",
+        ]
+        rows = [latency_row(Path(name)) for name in arguments.names]
+    else:
+        header, row_of = TABLES[arguments.what]
+        rows = []
+        for name in arguments.names or NETWORKS:
+            rows.append(row_of(name))
+            print(" | ".join(rows[-1]), flush=True)
+    print(markdown_table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
