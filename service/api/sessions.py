@@ -223,6 +223,7 @@ async def add_scores(
     services.storage.require_space()
     get = services.holdings.get
     model = await anyio.to_thread.run_sync(get, caller, Kind.MODEL, session.model_id)
+    model = await anyio.to_thread.run_sync(services.storage.localise, model)
     part = FilePart(services.settings.max_cut_bytes)
     async with services.uploads.single_file(request, part) as received:
         states = [received.path]
