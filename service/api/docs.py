@@ -7,10 +7,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel
 
 from service.access import PUBLIC, SECURITY_SCHEME
+from service.api.cuts import CutRequest
 from service.api.prune import OPTIONS_SCHEMA
 from service.api.schemas import Forecast, JobRequest
+from service.api.sessions import PieceRequest, SessionCutRequest, SessionRequest
 from service.api.web import page
 from service.problems import ProblemDocument
 
@@ -27,6 +30,17 @@ _CONTENT_SECURITY_POLICY = (
 async def swagger_page() -> HTMLResponse:
     """The OpenAPI document as a page to try things out."""
     return page("docs.html", _CONTENT_SECURITY_POLICY)
+
+
+_BODIES: tuple[type[BaseModel], ...] = (
+    JobRequest,
+    Forecast,
+    CutRequest,
+    SessionRequest,
+    PieceRequest,
+    SessionCutRequest,
+)
+"""What bodies are that are read as streams, or answered in one of several forms."""
 
 
 def install_openapi(app: FastAPI) -> None:
@@ -47,7 +61,7 @@ def install_openapi(app: FastAPI) -> None:
             options = dict(OPTIONS_SCHEMA)
             schemas.update(options.pop("$defs", {}))
             schemas["PruneOptions"] = options
-            for body in (JobRequest, Forecast):
+            for body in _BODIES:
                 schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[body.__name__] = schema
