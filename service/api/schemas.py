@@ -166,7 +166,11 @@ class JobView(SchemaBase):
                 "self": job.instance,
                 "events": f"{job.instance}/events",
                 **{name: f"{job.instance}/{name}" for name in job.results},
-                **({"report_html": f"{job.instance}/report.html"} if job.results else {}),
+                **(
+                    {"report_html": f"{job.instance}/report.html"}
+                    if "report" in job.results
+                    else {}
+                ),
             },
         )
 
