@@ -91,6 +91,7 @@ class Conclusion:
         facts = RunFacts(
             bundle_sha256=evidence.bundle_sha256,
             bundle_samples=evidence.samples,
+            images=None if run.images is None else run.images.as_json(),
             held_out=evidence.held_out,
             proof_inputs=evidence.inputs,
             stop_reason=course.stop_reason,

@@ -27,7 +27,9 @@ code), carries its data in `details`, and has a sentence for a message that says
     │   ├── DtypeMismatchError        bundle_dtype
     │   ├── LengthMismatchError       bundle_length
     │   ├── LabelRangeError           bundle_label_range
-    │   └── NotFiniteError            bundle_not_finite
+    │   ├── NotFiniteError            bundle_not_finite
+    │   ├── PreprocessingError        bundle_preprocessing
+    │   └── ImageError                bundle_images
     ├── OptionsError                  options_invalid
     │   ├── LossError                 loss_invalid
     │   ├── FilterGlobError           options_no_match
@@ -218,6 +220,18 @@ class NotFiniteError(BundleError):
     """An array holds NaN or infinity."""
 
     code = "bundle_not_finite"
+
+
+class PreprocessingError(BundleError):
+    """`bundle.json` is missing or says what it may not; the details may offer a guess."""
+
+    code = "bundle_preprocessing"
+
+
+class ImageError(BundleError):
+    """Too many images cannot be decoded, or their labels cannot be told."""
+
+    code = "bundle_images"
 
 
 class OptionsError(PrunerError):

@@ -50,10 +50,11 @@ def forecast(
     """
     opts = parse_options(options)
     source = load_model(model, limits=model_limits)
-    with open_bundle(bundle, limits=bundle_limits or BundleLimits()) as opened:
+    specs = input_specs(source.model)
+    with open_bundle(bundle, limits=bundle_limits or BundleLimits(), inputs=specs) as opened:
         dataset = Dataset.bind(
             opened,
-            input_specs(source.model),
+            specs,
             targets=opts.targets,
             targets_required=opts.loss not in ("auto", "unlabelled"),
             batch_size=opts.batch_size,

@@ -49,6 +49,7 @@ class RunFacts:
     bundle_samples: int
     held_out: int
     proof_inputs: str
+    images: dict[str, Any] | None
     stop_reason: str
     rounds: list[dict[str, Any]]
     engine: dict[str, Any] | None
@@ -90,6 +91,7 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "sha256": facts.bundle_sha256,
             "samples": facts.bundle_samples,
             "held_out": facts.held_out,
+            "images": facts.images,
         },
         "options": network.options.model_dump(mode="json"),
         "engine": facts.engine,

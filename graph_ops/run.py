@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graph_ops.bundle import BundleLimits, Dataset, InputSpec, open_bundle
+from graph_ops.bundle import BundleLimits, Dataset, ImageFacts, InputSpec, open_bundle
 from graph_ops.graph import graph_inputs
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
@@ -37,6 +37,7 @@ class Run:
         timing_s: Seconds spent, by phase.
         rounds: The report's entry of each round.
         engine: Who computed the gradients, as in the report; None for criteria without them.
+        images: How the bundle's images were read; None for arrays.
     """
 
     options: PruneOptions
@@ -44,6 +45,7 @@ class Run:
     timing_s: dict[str, float] = field(default_factory=dict)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
+    images: ImageFacts | None = None
 
     def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
         """Report progress."""
@@ -128,11 +130,13 @@ def opened(
     with run.phase("load"):
         run.tell("load", 0, 1)
         source = load_model(model, limits=model_limits)
-    with open_bundle(bundle, limits=bundle_limits or BundleLimits()) as file:
+    specs = input_specs(source.model)
+    with open_bundle(bundle, limits=bundle_limits or BundleLimits(), inputs=specs) as file:
+        run.images = file.images
         with run.phase("load"):
             dataset = Dataset.bind(
                 file,
-                input_specs(source.model),
+                specs,
                 targets=options.targets,
                 targets_required=options.loss not in ("auto", "unlabelled"),
                 batch_size=options.batch_size,

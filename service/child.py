@@ -183,14 +183,10 @@ def channels(request: Request, workdir: Path, progress: ProgressWriter) -> None:
 
 def contents(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     """Check a bundle as a container; leaves `contents.json`."""
-    from graph_ops.bundle import open_bundle
+    from graph_ops.bundle import describe_bundle
 
-    with open_bundle(Path(request["bundle"]), limits=_bundle_limits(request)) as bundle:
-        arrays = [
-            {"name": info.name, "dtype": str(info.dtype), "shape": list(info.shape)}
-            for info in bundle.arrays.values()
-        ]
-    write_json(workdir / "contents.json", {"arrays": arrays})
+    found = describe_bundle(Path(request["bundle"]), limits=_bundle_limits(request))
+    write_json(workdir / "contents.json", found)
 
 
 def forecast(request: Request, workdir: Path, progress: ProgressWriter) -> None:

@@ -303,6 +303,14 @@ LIBRARY_PROBLEMS: dict[str, ProblemType] = {
     "bundle_label_range": ProblemType(
         422, "Label out of range", "Class ids run from 0 to the number of classes less one."
     ),
+    "bundle_preprocessing": ProblemType(
+        422,
+        "Images without settings",
+        "Put a bundle.json into the archive; `guess` offers one where the model allows it.",
+    ),
+    "bundle_images": ProblemType(
+        422, "Unusable images", "Repair or remove the images that the details name."
+    ),
     "bundle_not_finite": ProblemType(
         422, "NaN or infinity", "Remove the samples that are not finite."
     ),

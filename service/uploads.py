@@ -29,7 +29,17 @@ _SPACE_CHECK_BYTES = 64 * 2**20
 # Room for boundaries and headers of a multipart body, per part.
 _OVERHEAD_BYTES = 16 * 2**10
 
-_RAW_TYPES = frozenset({b"", b"application/octet-stream", b"application/zip", b"application/x-npz"})
+_RAW_TYPES = frozenset(
+    {
+        b"",
+        b"application/octet-stream",
+        b"application/zip",
+        b"application/x-npz",
+        b"application/x-tar",
+        b"application/gzip",
+        b"application/vnd.apache.parquet",
+    }
+)
 
 
 class Uploads:

@@ -1,4 +1,4 @@
-"""Calibration bundles: named arrays in an `.npz` or `.safetensors` file, read as mini-batches.
+"""Calibration bundles: named arrays, or images that become arrays, read as mini-batches.
 
 A file becomes a `Bundle` (which arrays there are, and where their bytes lie), a bundle bound to a
 model's inputs becomes a `Dataset` (checked, split, batched). Rows are read from the file when
@@ -7,8 +7,10 @@ they are needed and never mapped, so memory does not grow with the bundle; nothi
 
 from graph_ops.bundle.arrays import ArrayInfo
 from graph_ops.bundle.dataset import Batch, Dataset, InputSpec
+from graph_ops.bundle.images import ImageFacts
 from graph_ops.bundle.limits import BundleLimits
-from graph_ops.bundle.source import Bundle, open_bundle
+from graph_ops.bundle.preprocessing import Preprocessing, guess_preprocessing, parse_preprocessing
+from graph_ops.bundle.source import Bundle, describe_bundle, open_bundle
 
 __all__ = [
     "ArrayInfo",
@@ -16,6 +18,11 @@ __all__ = [
     "Bundle",
     "BundleLimits",
     "Dataset",
+    "ImageFacts",
     "InputSpec",
+    "Preprocessing",
+    "describe_bundle",
+    "guess_preprocessing",
     "open_bundle",
+    "parse_preprocessing",
 ]

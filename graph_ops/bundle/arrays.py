@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,60 @@ class ArrayInfo:
     def row_bytes(self) -> int:
         """Bytes of one sample."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class ReadableArray(Protocol):
+    """An array of a bundle, wherever its rows come from."""
+
+    @property
+    def info(self) -> ArrayInfo:
+        """Name, element type and shape."""
+        ...
+
+    def rows(self, indices: Indices) -> Array:
+        """The samples at `indices`, in that order: a fresh array [len(indices), ...]."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryArray:
+    """A small array, such as class ids."""
+
+    name: str
+    values: Array
+
+    @property
+    def info(self) -> ArrayInfo:
+        """Name, element type and shape."""
+        return ArrayInfo(self.name, self.values.dtype, self.values.shape)
+
+    def rows(self, indices: Indices) -> Array:
+        """As `ReadableArray.rows`."""
+        return self.values[indices].copy()
+
+
+@dataclass(frozen=True)
+class JoinedArray:
+    """Arrays of one name and one kind, one behind the other.
+
+    Attributes:
+        info: Name, element type, and the shape of the whole.
+        parts: The arrays.
+    """
+
+    info: ArrayInfo
+    parts: tuple[ReadableArray, ...]
+
+    def rows(self, indices: Indices) -> Array:
+        """As `ReadableArray.rows`."""
+        ends = np.cumsum([part.info.samples for part in self.parts])
+        found = np.empty((indices.size, *self.info.shape[1:]), self.info.dtype)
+        owners = np.searchsorted(ends, indices, side="right")
+        for number in np.unique(owners):
+            mask = owners == number
+            begin = ends[number] - self.parts[number].info.samples
+            found[mask] = self.parts[number].rows(indices[mask] - begin)
+        return found
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 
 from graph_ops.bundle.arrays import Array, ArrayInfo, DType
 from graph_ops.bundle.source import Bundle
+from graph_ops.bundle.specs import InputSpec
 from graph_ops.errors import (
     DtypeMismatchError,
     EmptyBundleError,
@@ -24,21 +24,6 @@ from graph_ops.errors import (
 SMALL_FLOATS = frozenset(
     np.dtype(t) for t in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 )
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One graph input of the model (initializers excluded).
-
-    Attributes:
-        name: Name of the input, and of the bundle's array for it.
-        dtype: Element type the model takes.
-        dims: Extent of each axis, None where it is symbolic; axis 0 is the batch axis.
-    """
-
-    name: str
-    dtype: DType
-    dims: tuple[int | None, ...]
 
 
 def is_float(dtype: DType) -> bool:

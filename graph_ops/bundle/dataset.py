@@ -10,7 +10,6 @@ import numpy as np
 
 from graph_ops.bundle.arrays import Array, ArrayInfo, DType, Indices
 from graph_ops.bundle.checks import (
-    InputSpec,
     check_dtype,
     check_finite,
     check_label_range,
@@ -21,6 +20,7 @@ from graph_ops.bundle.checks import (
     is_class_id,
 )
 from graph_ops.bundle.source import Bundle
+from graph_ops.bundle.specs import InputSpec
 from graph_ops.bundle.split import split_samples
 from graph_ops.errors import ShapeMismatchError
 

@@ -28,6 +28,9 @@ class BundleLimits:
             a small array of equal labels packs very well and does no harm.
         max_samples: Samples along the batch axis. The split keeps a few integers per sample in
             memory, all else is streamed.
+        max_images: Files in a bundle of images.
+        max_image_bytes: Size of one of them (or of one shard of arrays), unpacked.
+        max_image_pixels: Height × width that an image may say it has, before it is decoded.
     """
 
     max_arrays: int = 1024
@@ -36,6 +39,9 @@ class BundleLimits:
     max_unpacked_ratio: float = 200.0
     ratio_floor_bytes: int = 16 * MIB
     max_samples: int = 10_000_000
+    max_images: int = 1_000_000
+    max_image_bytes: int = 256 * MIB
+    max_image_pixels: int = 64 << 20
 
     def check_count(self, count: int) -> None:
         """Hold the number of arrays against `max_arrays`.
@@ -70,7 +76,14 @@ class BundleLimits:
                     expected=self.max_array_bytes,
                     found=size,
                 )
-        total = sum(unpacked.values())
+        self.check_unpacked(sum(unpacked.values()), packed_bytes)
+
+    def check_unpacked(self, total: int, packed_bytes: int) -> None:
+        """Hold what a bundle unpacks to against the limits.
+
+        Raises:
+            BundleTooLargeError: it is too large, or too large for the bytes it comes from.
+        """
         if total > self.max_unpacked_bytes:
             raise BundleTooLargeError(
                 f"The bundle unpacks to {total} bytes; the limit is {self.max_unpacked_bytes}.",
@@ -86,6 +99,35 @@ class BundleLimits:
                 limit="max_unpacked_ratio",
                 expected=self.max_unpacked_ratio,
                 found=ratio,
+            )
+
+    def check_images(self, count: int) -> None:
+        """Hold the number of files against `max_images`.
+
+        Raises:
+            BundleTooLargeError: there are more.
+        """
+        if count > self.max_images:
+            raise BundleTooLargeError(
+                f"The bundle holds more than {self.max_images} files.",
+                limit="max_images",
+                expected=self.max_images,
+                found=count,
+            )
+
+    def check_image_bytes(self, name: str, size: int) -> None:
+        """Hold the size of one file against `max_image_bytes`.
+
+        Raises:
+            BundleTooLargeError: it is larger.
+        """
+        if size > self.max_image_bytes:
+            raise BundleTooLargeError(
+                f"{name!r} in the bundle has {size} bytes; the limit is {self.max_image_bytes}.",
+                member=name,
+                limit="max_image_bytes",
+                expected=self.max_image_bytes,
+                found=size,
             )
 
     def check_samples(self, array: str, samples: int) -> None:

@@ -88,7 +88,7 @@ def open_npz(file: BinaryIO, limits: BundleLimits, resources: ExitStack) -> list
 
 
 def _members(descriptor: int, limits: BundleLimits) -> list[_Member]:
-    entries = _directory(descriptor)
+    entries = read_directory(descriptor)
     limits.check_count(len(entries))
     seen: set[str] = set()
     for entry in entries:
@@ -113,7 +113,13 @@ def _members(descriptor: int, limits: BundleLimits) -> list[_Member]:
     return members
 
 
-def _directory(descriptor: int) -> list[zipfile.ZipInfo]:
+def read_directory(descriptor: int) -> list[zipfile.ZipInfo]:
+    """Entries of a zip archive's directory, which is read only up to a size.
+
+    Raises:
+        BundleFormatError: it cannot be read.
+        BundleTooLargeError: it is too large.
+    """
     try:
         with _DirectoryFile(os.dup(descriptor)) as file, zipfile.ZipFile(file) as archive:
             return archive.infolist()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -17,15 +17,28 @@ from graph_ops.bundle.arrays import (
     Array,
     ArrayInfo,
     Indices,
-    StoredArray,
+    ReadableArray,
     read_bytes,
     read_chunks,
     temporary_file,
     write_all,
 )
+from graph_ops.bundle.images import (
+    ImageFacts,
+    ImageListing,
+    decode_listing,
+    list_archive,
+    list_parquet,
+)
 from graph_ops.bundle.limits import DEFAULT_LIMITS, BundleLimits
-from graph_ops.bundle.npz import open_npz
+from graph_ops.bundle.members import Archive, TarMembers, ZipMembers, is_tar
+from graph_ops.bundle.npz import open_npz, read_directory
+from graph_ops.bundle.parquet import SIGNATURE as PARQUET_SIGNATURE
+from graph_ops.bundle.preprocessing import Preprocessing
 from graph_ops.bundle.safetensors import looks_like_safetensors, open_safetensors
+from graph_ops.bundle.samples import is_image
+from graph_ops.bundle.shards import is_shard, open_shards
+from graph_ops.bundle.specs import InputSpec
 from graph_ops.errors import BundleFormatError, PickledBundleError
 
 STREAM_BYTES = 8 << 20
@@ -45,16 +58,19 @@ class Bundle:
     Attributes:
         arrays: What is known of each array, by name.
         limits: The limits it was opened under.
+        images: How its images became samples; None where it holds arrays.
     """
 
     def __init__(
         self,
         file: BinaryIO,
-        stored: list[StoredArray],
+        stored: Sequence[ReadableArray],
         limits: BundleLimits,
         resources: ExitStack,
+        images: ImageFacts | None = None,
     ) -> None:
         self._file = file
+        self.images = images
         self._stored = {array.info.name: array for array in stored}
         self._resources = resources
         self.limits = limits
@@ -110,23 +126,65 @@ class Bundle:
         self.close()
 
 
-def open_bundle(source: str | Path | bytes, *, limits: BundleLimits = DEFAULT_LIMITS) -> Bundle:
-    """Open a calibration bundle, an `.npz` or a `.safetensors` file; the content decides which.
+def open_bundle(
+    source: str | Path | bytes,
+    *,
+    limits: BundleLimits = DEFAULT_LIMITS,
+    preprocessing: Preprocessing | None = None,
+    inputs: Sequence[InputSpec] | None = None,
+) -> Bundle:
+    """Open a calibration bundle; the content decides which kind it is: docs/bundles.md.
+
+    Images are decoded here, once, into a temporary file.
 
     Args:
         source: Path of the file, or its bytes (which are written to a temporary file).
         limits: What the bundle may hold.
+        preprocessing: How images become samples, in place of their `bundle.json`.
+        inputs: The model's inputs, where known: they name the array of images, and a guess is
+            offered where the settings are missing.
 
     Raises:
-        BundleFormatError: the file is neither, or is damaged.
+        BundleFormatError: the file is none of them, or is damaged.
         BundleTooLargeError: over one of the limits, declared or real.
-        DuplicateNameError: two arrays have one name.
+        DuplicateNameError: two arrays, or two files, have one name.
         PickledBundleError: an array holds Python objects, or the file is a pickle.
+        PreprocessingError: images without settings, or with invalid ones.
+        ImageError: too many images are corrupt, or their labels cannot be told.
     """
     with ExitStack() as resources:
         file = _open_source(source, resources)
-        stored = _find_arrays(file, limits, resources)
-        return Bundle(file, stored, limits, resources.pop_all())
+        content = _find_content(file, limits, preprocessing, resources)
+        if not isinstance(content, ImageListing):
+            return Bundle(file, content, limits, resources.pop_all())
+        arrays, images = decode_listing(content, inputs, limits, resources)
+        return Bundle(file, arrays, limits, resources.pop_all(), images)
+
+
+def describe_bundle(
+    source: str | Path | bytes, *, limits: BundleLimits = DEFAULT_LIMITS
+) -> dict[str, Any]:
+    """What a bundle holds, without a model and without decoding its images.
+
+    Raises:
+        BundleError: as `open_bundle`, but that settings may be missing.
+    """
+    with ExitStack() as resources:
+        content = _find_content(_open_source(source, resources), limits, None, resources)
+        if not isinstance(content, ImageListing):
+            infos = [array.info for array in content]
+            arrays = [
+                {"name": i.name, "dtype": str(i.dtype), "shape": list(i.shape)} for i in infos
+            ]
+            return {"arrays": arrays, "images": None}
+        found, settings = content.source, content.preprocessing
+        images = {
+            "count": len(found.names),
+            "is_labelled": found.labels is not None,
+            "classes": None if found.classes is None else list(found.classes),
+            "preprocessing": None if settings is None else settings.model_dump(mode="json"),
+        }
+        return {"arrays": [], "images": images}
 
 
 def _open_source(source: str | Path | bytes, resources: ExitStack) -> BinaryIO:
@@ -143,12 +201,26 @@ def _open_source(source: str | Path | bytes, resources: ExitStack) -> BinaryIO:
         ) from error
 
 
-def _find_arrays(file: BinaryIO, limits: BundleLimits, resources: ExitStack) -> list[StoredArray]:
-    prefix = read_bytes(file.fileno(), 16, 0)
+def _find_content(
+    file: BinaryIO,
+    limits: BundleLimits,
+    preprocessing: Preprocessing | None,
+    resources: ExitStack,
+) -> Sequence[ReadableArray] | ImageListing:
+    """The arrays of a bundle, or the images that are to become arrays."""
+    descriptor = file.fileno()
+    prefix = read_bytes(descriptor, 16, 0)
     if prefix.startswith(ZIP_SIGNATURES):
+        entries = read_directory(descriptor)
+        if any(is_image(entry.filename) or is_shard(entry.filename) for entry in entries):
+            return _of_archive(ZipMembers(file, entries, limits), limits, preprocessing, resources)
         return open_npz(file, limits, resources)
-    if looks_like_safetensors(prefix, os.fstat(file.fileno()).st_size):
+    if looks_like_safetensors(prefix, os.fstat(descriptor).st_size):
         return open_safetensors(file, limits)
+    if prefix.startswith(PARQUET_SIGNATURE):
+        return list_parquet(file, preprocessing, limits)
+    if is_tar(descriptor):
+        return _of_archive(TarMembers(file, limits), limits, preprocessing, resources)
     if prefix.startswith(PICKLE_SIGNATURES):
         raise PickledBundleError(
             "The bundle is a Python pickle, which is never loaded. Save the arrays with "
@@ -160,6 +232,17 @@ def _find_arrays(file: BinaryIO, limits: BundleLimits, resources: ExitStack) -> 
             "np.savez(path, **{input_name: array})."
         )
     raise BundleFormatError(
-        "The bundle is neither an .npz nor a .safetensors file. Save the arrays with "
-        "np.savez(path, **arrays), each named as the model's input."
+        "The bundle is neither an .npz nor a .safetensors file, nor an archive of images. Save the "
+        "arrays with np.savez(path, **arrays), each named as the model's input."
     )
+
+
+def _of_archive(
+    archive: Archive,
+    limits: BundleLimits,
+    preprocessing: Preprocessing | None,
+    resources: ExitStack,
+) -> Sequence[ReadableArray] | ImageListing:
+    if any(is_shard(member.name) for member in archive.members):
+        return open_shards(archive, limits, resources)
+    return list_archive(archive, preprocessing)

@@ -24,7 +24,7 @@ BundleId = Annotated[str, Path(description="sha256 of a bundle, in hex.")]
     "/v1/bundles",
     status_code=201,
     responses=upload_responses(BundleView),
-    openapi_extra={"requestBody": upload_body("The bundle: .npz or .safetensors.")},
+    openapi_extra={"requestBody": upload_body("The bundle: .npz, .safetensors, or images.")},
 )
 async def add_bundle(
     services: ServicesDep, caller: CallerDep, request: Request, response: Response
@@ -58,5 +58,7 @@ async def delete_bundle(services: ServicesDep, caller: CallerDep, bundle_id: Bun
 async def _view(services: Services, bundle: StoredUpload) -> BundleView:
     facts = await services.catalog.facts(bundle, "contents")
     return BundleView(
-        **UploadView.fields_of(bundle, services.settings.upload_retention_s), arrays=facts["arrays"]
+        **UploadView.fields_of(bundle, services.settings.upload_retention_s),
+        arrays=facts["arrays"],
+        images=facts.get("images"),
     )

@@ -239,7 +239,9 @@ class BundleView(UploadView):
     """A stored bundle and what is in it."""
 
     arrays: list[ArrayView]
-    """Its arrays."""
+    """Its arrays; none of a bundle of images, which become arrays when they are used."""
+    images: dict[str, Any] | None = None
+    """`count`, `is_labelled`, `classes`, and `preprocessing` from its bundle.json."""
 
 
 class ProblemTypeView(SchemaBase):

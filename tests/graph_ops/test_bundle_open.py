@@ -236,7 +236,7 @@ BAD: dict[str, tuple[Callable[[], bytes], type[BundleError]]] = {
     "a pickle": (lambda: pickle.dumps({"image": [1]}), PickledBundleError),
     "truncated npz": (lambda: DEFLATED[:-100], BundleFormatError),
     "only the start of an npz": (lambda: DEFLATED[:40], BundleFormatError),
-    "zip without npy": (lambda: npz([("a.png", b"x")]), BundleFormatError),
+    "zip without npy": (lambda: npz([("a.txt", b"x")]), BundleFormatError),
     "member is not npy": (lambda: npz([("image.npy", b"hello")]), BundleFormatError),
     "member is empty": (lambda: npz([("image.npy", b"")]), BundleFormatError),
     "object array": (
