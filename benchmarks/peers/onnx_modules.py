@@ -107,13 +107,18 @@ class GraphModule(nn.Module):
 def with_plain_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every layer has initializers of its own.
 
-    Exporters store equal weights once and pass them on through Identity.
+    Exporters store equal weights once and pass them on through Identity, and numbers as Constant.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in list(result.graph.node):
-        if node.op_type == "Identity" and node.input[0] in constants:
+        if node.op_type == "Constant":
+            tensor = result.graph.initializer.add()
+            tensor.CopyFrom(attributes(node)["value"])
+            tensor.name = node.output[0]
+            result.graph.node.remove(node)
+        elif node.op_type == "Identity" and node.input[0] in constants:
             tensor = result.graph.initializer.add()
             tensor.CopyFrom(constants[node.input[0]])
             tensor.name = node.output[0]
