@@ -20,6 +20,7 @@ from service.access import Caller
 from service.database import HOLDERS, Database
 from service.problems import Problem
 from service.quotas import Quotas
+from service.sessions import SessionStore
 from service.sinks import ReceivedFile
 from service.storage import Kind, Storage, StoredUpload, now, plain_filename
 from service.store import JobStore
@@ -29,9 +30,15 @@ class Holdings:
     """Methods block on database and disk."""
 
     def __init__(
-        self, database: Database, storage: Storage, store: JobStore, quotas: Quotas
+        self,
+        database: Database,
+        storage: Storage,
+        store: JobStore,
+        sessions: SessionStore,
+        quotas: Quotas,
     ) -> None:
         self._quotas = quotas
+        self._sessions = sessions
         self._database = database
         self._storage = storage
         self._store = store
@@ -104,6 +111,13 @@ class Holdings:
                 raise Problem(
                     "resource_in_use", f"The {kind} is used by the job {job_id}.", job_id=job_id
                 )
+            session_id = self._sessions.user_of(upload_id, whose)
+            if session_id is not None:
+                raise Problem(
+                    "resource_in_use",
+                    f"The {kind} is used by the session {session_id}.",
+                    session_id=session_id,
+                )
             self._release(connection, upload, whose)
 
     def expire(self, upload: StoredUpload, used_before: float) -> bool:
@@ -113,6 +127,8 @@ class Holdings:
             if newest is None or newest.used_at >= used_before:
                 return False
             if self._store.user_of(upload.id) is not None:
+                return False
+            if self._sessions.user_of(upload.id) is not None:
                 return False
             self._release(connection, upload, None)
             return True

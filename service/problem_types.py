@@ -168,7 +168,9 @@ SERVICE_PROBLEMS: dict[str, ProblemType] = {
         "Use a new id for new content; the same id only repeats the same job.",
     ),
     "resource_in_use": ProblemType(
-        409, "In use by a job", "Wait for the job in `job_id` to end, or delete it first."
+        409,
+        "In use",
+        "Wait for the job in `job_id` to end, or delete it, or the session in `session_id`, first.",
     ),
     # idempotency
     "idempotency_key_invalid": ProblemType(

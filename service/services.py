@@ -78,7 +78,8 @@ class Services:
         children = Children(settings)
         guard = OutboundGuard.of(settings)
         quotas = Quotas(settings)
-        holdings = Holdings(database, storage, store, quotas)
+        sessions = SessionStore(database)
+        holdings = Holdings(database, storage, store, sessions, quotas)
         return cls(
             settings=settings,
             storage=storage,
@@ -105,7 +106,7 @@ class Services:
                 settings.max_queued_jobs,
                 quotas,
             ),
-            sessions=SessionStore(database),
+            sessions=sessions,
             children=children,
         )
 

@@ -155,7 +155,7 @@ class SessionStore:
             connection.execute(SESSIONS.delete().where(SESSIONS.c.id.in_(gone)))
         return gone
 
-    def user_of(self, model_id: str, owner: str | None) -> str | None:
+    def user_of(self, model_id: str, owner: str | None = None) -> str | None:
         """A session that needs this model, of this owner where one is given; None without."""
         query = sa.select(SESSIONS.c.id).where(SESSIONS.c.model_id == model_id)
         if owner is not None:

@@ -51,9 +51,9 @@ class Worker:
         self._gpu = GpuMemory(settings.gpu_device)
         self._engine = engine.Engine(self._database, self._name, self._slots)
         store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
-        holdings = Holdings(self._database, storage, store, Quotas(settings))
-        queue = engine.JobQueue(self._database)
         sessions = SessionStore(self._database)
+        holdings = Holdings(self._database, storage, store, sessions, Quotas(settings))
+        queue = engine.JobQueue(self._database)
         self._sweeper = Sweeper(settings, store, storage, holdings, files, sessions, queue)
         self._attempts = Attempts(
             store,

@@ -16,6 +16,7 @@ from service.holdings import Holdings
 from service.keys import KeyStore, Scope
 from service.problems import Problem
 from service.quotas import Quotas, stored_bytes, stored_bytes_of
+from service.sessions import SessionStore
 from service.settings import Settings
 from service.sinks import ReceivedFile
 from service.storage import Kind, Storage
@@ -55,8 +56,11 @@ class Store:
     def __init__(self, database: Database, folder: Path) -> None:
         self.storage = Storage(folder)
         self.storage.open()
+        self.sessions = SessionStore(database)
         quotas = Quotas(Settings(max_stored_bytes_per_owner=1500))
-        self.holdings = Holdings(database, self.storage, JobStore(database, 10.0), quotas)
+        self.holdings = Holdings(
+            database, self.storage, JobStore(database, 10.0), self.sessions, quotas
+        )
 
     def add(self, owner: str, content: bytes = CONTENT) -> bool:
         path = self.storage.new_temporary() / "body"
@@ -115,3 +119,20 @@ def test_nobody_holds_a_file_that_is_gone(database: Database, tmp_path: Path) ->
         thread.join()
     assert failures == []
     assert list((tmp_path / "data" / "models").iterdir()) == []
+
+
+def test_a_model_that_a_session_needs_stays(database: Database, tmp_path: Path) -> None:
+    store = Store(database, tmp_path / "data")
+    store.add("a")
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    session = store.sessions.create(caller("a"), sha256, {})
+    with pytest.raises(Problem) as caught:
+        store.delete("a")
+    assert caught.value.code == "resource_in_use"
+    assert caught.value.members["session_id"] == session.id
+    upload = store.storage.find_upload(Kind.MODEL, sha256)
+    assert upload is not None
+    assert not store.holdings.expire(upload, upload.used_at + 1)
+    store.sessions.delete(caller("a"), session.id)
+    store.delete("a")
+    assert store.storage.find_upload(Kind.MODEL, sha256) is None
