@@ -1,4 +1,7 @@
-"""Run every benchmark in turn, each in a process of its own: `python -m benchmarks`."""
+"""Run every benchmark in turn, each in a process of its own: `python -m benchmarks`.
+
+Those in `ALONE` take long, or a machine of their own, and are run by name.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ ORDER = (
     "graph_scaling",
     "job_overhead",
 )
+ALONE = ("goals", "load", "upload")
 
 
 def main() -> None:

@@ -1,15 +1,14 @@
 """What the charts draw: the report's numbers, counted and sorted so that a page stays small.
 
 Scores become histograms per layer on one logarithmic axis, which a page of hundreds of layers can
-hold and one look can compare.
+hold and one look can compare. Plain Python: the service makes the page in a process that never
+loads native model code.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 SCORE_BINS = 32
 SCORE_DECADES = 9.0
@@ -58,39 +57,32 @@ def _scores(report: dict[str, Any]) -> dict[str, Any] | None:
     ends = score_range(report)
     if ends is None:
         return None
-    edges = np.geomspace(*ends, SCORE_BINS + 1)
+    low, high = ends
+    edges = [low * (high / low) ** (step / SCORE_BINS) for step in range(SCORE_BINS)] + [high]
     layers = []
     for index, convolution in enumerate(report["convolutions"]):
         if convolution["scores"] is None or convolution["depthwise"]:
             continue
-        is_kept, scores = _kept_and_scores(convolution)
-        cut = scores[~is_kept]
+        kept = set(convolution["kept"])
+        scored = [(n in kept, s) for n, s in enumerate(convolution["scores"]) if s is not None]
+        cut = [score for is_kept, score in scored if not is_kept]
         layers.append(
             {
                 "layer": index,
-                "kept": _counts(scores[is_kept], edges),
+                "kept": _counts([score for is_kept, score in scored if is_kept], edges),
                 "dropped": _counts(cut, edges),
-                "cut": float(max(cut.max(), edges[0])) if cut.size else None,
+                "cut": max(*cut, low) if cut else None,
             }
         )
-    return {"edges": edges.tolist(), "layers": layers}
+    return {"edges": edges, "layers": layers}
 
 
-def _kept_and_scores(
-    convolution: dict[str, Any],
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which of the scored filters are left, and the scores of the same."""
-    scores = np.asarray([np.nan if s is None else s for s in convolution["scores"]], np.float64)
-    is_kept = np.zeros(scores.size, dtype=np.bool_)
-    is_kept[convolution["kept"]] = True
-    is_scored = ~np.isnan(scores)
-    return is_kept[is_scored], scores[is_scored]
-
-
-def _counts(scores: NDArray[np.float64], edges: NDArray[np.float64]) -> list[int]:
-    clipped = np.clip(scores, edges[0], edges[-1])
-    bins = np.clip(np.searchsorted(edges, clipped, side="right") - 1, 0, SCORE_BINS - 1)
-    return [int(count) for count in np.bincount(bins, minlength=SCORE_BINS)]
+def _counts(scores: list[float], edges: list[float]) -> list[int]:
+    """[SCORE_BINS] scores in each bin; those below the first edge are in the first one."""
+    counts = [0] * SCORE_BINS
+    for score in scores:
+        counts[min(max(bisect_right(edges, score) - 1, 0), SCORE_BINS - 1)] += 1
+    return counts
 
 
 def _steps(report: dict[str, Any]) -> list[dict[str, Any]]:

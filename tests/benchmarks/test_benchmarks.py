@@ -43,10 +43,11 @@ def task() -> tasks.Task:
 def test_every_benchmark_is_run_by_the_package() -> None:
     folder = Path(str(benchmarks.__file__)).parent
     programs = {p.stem for p in folder.glob("*.py") if "def main(" in p.read_text()}
-    assert set(everything.ORDER) == programs - {"__main__"}
+    assert {*everything.ORDER, *everything.ALONE} == programs - {"__main__"}
+    assert not set(everything.ORDER) & set(everything.ALONE)
 
 
-@pytest.mark.parametrize("name", everything.ORDER)
+@pytest.mark.parametrize("name", [*everything.ORDER, *everything.ALONE])
 def test_each_benchmark_can_be_imported(name: str) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").main)
 

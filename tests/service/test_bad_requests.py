@@ -149,7 +149,14 @@ TABLE = [
     Bad("bundle id", 404, "bundle_not_found", method="GET", url=f"/v1/bundles/{ID}"),
     Bad("problem", 404, "not_found", method="GET", url="/problems/none"),
     Bad("empty upload", 422, "upload_empty", url="/v1/models", send={"content": b""}),
-    Bad("upload json", 415, "unsupported_media_type", url="/v1/models", send={"json": {}}),
+    Bad("upload json", 422, "request_invalid", url="/v1/models", send={"json": {}}),
+    Bad(
+        "upload text",
+        415,
+        "unsupported_media_type",
+        url="/v1/models",
+        send={"content": b"x", "headers": {"Content-Type": "text/plain"}},
+    ),
     Bad("upload no file", 422, "part_unknown", url="/v1/models", send={"files": {"f": FILE}}),
     Bad(
         "raw too large",
