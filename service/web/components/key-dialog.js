@@ -7,10 +7,19 @@ import { html, useEffect, useRef } from "../vendor/preact.js";
 export function KeyDialog({ isOpen, wasRefused, onClose }) {
   const dialog = useRef(null);
   const input = useRef(null);
+  // The event of closing comes a moment later; by then the server may have refused again.
+  const closedHere = useRef(0);
   useEffect(() => {
     if (isOpen && !dialog.current.open) dialog.current.showModal();
-    if (!isOpen && dialog.current.open) dialog.current.close();
+    if (!isOpen && dialog.current.open) {
+      closedHere.current += 1;
+      dialog.current.close();
+    }
   }, [isOpen]);
+  const onClosed = () => {
+    if (closedHere.current) closedHere.current -= 1;
+    else onClose();
+  };
   const keep = (key) => {
     onClose();
     keepKey(key);
@@ -20,7 +29,7 @@ export function KeyDialog({ isOpen, wasRefused, onClose }) {
     keep(input.current.value.trim());
   };
   return html`
-    <dialog ref=${dialog} class="key-dialog" aria-labelledby="key-title" onClose=${onClose}>
+    <dialog ref=${dialog} class="key-dialog" aria-labelledby="key-title" onClose=${onClosed}>
       <form onSubmit=${onSubmit}>
         <h2 id="key-title">API key</h2>
         ${wasRefused && html`<p class="field-problem" role="alert">This server needs a key that it knows.</p>`}
