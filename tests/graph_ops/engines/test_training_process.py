@@ -42,15 +42,23 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     me = psutil.Process()
-    before, descriptors = set(me.children(recursive=True)), me.num_fds()
+    KNOWN.clear()
+    KNOWN.update(me.children())
+    descriptors = me.num_fds()
     yield
-    assert not [p for p in set(me.children(recursive=True)) - before if p.is_running()]
+    assert not [p for p in children() if p.is_running()]
     assert list(scratch.iterdir()) == []
     assert me.num_fds() <= descriptors
 
 
+KNOWN: set[psutil.Process] = set()
+"""Children that other tests have left running for the tests behind them: servers, browsers."""
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """Children that the test has started, and theirs."""
+    own = [child for child in psutil.Process().children() if child not in KNOWN]
+    return [*own, *(p for child in own for p in child.children(recursive=True))]
 
 
 def answering(body: str) -> str:
