@@ -50,7 +50,15 @@ def assert_tidy(server: Server) -> None:
     assert server.leftovers() == []
 
 
-@pytest.mark.parametrize("victim", ["child", "worker", "api", "everything"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("child", marks=pytest.mark.slow),
+        "worker",
+        pytest.param("api", marks=pytest.mark.slow),
+        "everything",
+    ],
+)
 def test_a_job_goes_on_from_its_last_round_to_the_same_bytes(
     tmp_path: Path, stack: ExitStack, expected: Outcome, victim: str
 ) -> None:

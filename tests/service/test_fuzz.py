@@ -21,7 +21,7 @@ MODEL = model_of(
 )
 OPTIONS = '{"target": {"filters": 2}, "validation_fraction": 0, "recovery": "none"}'
 PROFILE = settings(
-    max_examples=20,
+    max_examples=10,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

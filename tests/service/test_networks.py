@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.support.models import LIGHT_NETWORKS, light_input, light_network
+from tests.support.models import each_network, light_input, light_network
 from tests.support.server import Server, running_server
 
 UNSHRINKABLE = ("LRN", "Softmax", "graph output")
@@ -32,7 +32,7 @@ def bundle(name: str, samples: int = 4) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", LIGHT_NETWORKS)
+@pytest.mark.parametrize("name", each_network())
 def test_a_network_is_pruned_and_proven_over_http(server: Server, name: str) -> None:
     model = light_network(name, shrink=16)
     response = server.client.post(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 
 LIGHT_NETWORKS = (
@@ -25,10 +26,20 @@ LIGHT_NETWORKS = (
     "vgg19",
     "zfnet512",
 )
+QUICK_NETWORKS = frozenset({"bvlc_alexnet", "resnet50", "shufflenet", "squeezenet"})
+"""A plain, a residual, a shuffled and a concatenating one: where each network costs seconds."""
 HIDDEN_WIDTH = 4096
 _LIGHT_FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 _RESIDUAL_SCALE = 0.5
 _LOGIT_GAIN_AFTER_SUMS = 0.1
+
+
+def each_network() -> list[object]:
+    """`LIGHT_NETWORKS` as parameters; those that are not quick run with the slow tests."""
+    return [
+        pytest.param(name, marks=[] if name in QUICK_NETWORKS else pytest.mark.slow)
+        for name in LIGHT_NETWORKS
+    ]
 
 
 def text_model(text: str) -> bytes:

@@ -23,7 +23,7 @@ from graph_ops.targets import goal_of
 from tests.graph_ops.engines.spec_graphs import every_spec, spec_graph
 from tests.graph_ops.rules.gradient_harness import GradientSpec
 from tests.support import digits
-from tests.support.models import LIGHT_NETWORKS, light_input, light_network
+from tests.support.models import each_network, light_input, light_network
 from tests.support.training import needs_training
 
 RELATIVE = 1e-4
@@ -102,7 +102,7 @@ def test_digits_scores_agree_and_the_same_filters_go(gate: str) -> None:
     _assert_equal_runs(*runs)
 
 
-@pytest.mark.parametrize("name", LIGHT_NETWORKS)
+@pytest.mark.parametrize("name", each_network())
 def test_network_scores_agree_and_the_same_filters_go(name: str) -> None:
     images = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     model = light_network(name, shrink=16)
