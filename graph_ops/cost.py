@@ -77,6 +77,7 @@ class CostModel:
     def _count_weights(self) -> None:
         channels = self._classes.channels
         seen: set[ir.Value] = set()
+        parameters = _parameters(channels.model.graph)
         for node in channels.model.graph:
             for value in node.inputs:
                 if value is None or value in seen or not is_root_constant(value):
@@ -89,7 +90,7 @@ class CostModel:
                 numbers = self._register(axes)
                 item_bytes = _item_bytes(value)
                 self.byte_terms.append(_Term(factor * item_bytes, numbers, divisor))
-                if node.op_type in COUNTED:
+                if value in parameters:
                     self.parameter_terms.append(_Term(factor, numbers, divisor))
 
     def _class_hits(self) -> list[dict[int, int]]:
@@ -167,6 +168,26 @@ class Meter:
             for axis, count in self._cost.hits(class_id).items():
                 self._counts[axis] -= count
         self.totals = [t - s for t, s in zip(self.totals, saved, strict=True)]
+
+
+def _parameters(graph: ir.Graph) -> set[ir.Value]:
+    """Stored tensors that convolutions and Gemm/MatMul read, whoever else reads them.
+
+    Those that a weight is computed from (scaled, reshaped, dequantised) are among them; vectors
+    beside them (scales, zero points, shapes) are not.
+    """
+    sources: dict[ir.Value, set[ir.Value]] = {}
+    found: set[ir.Value] = set()
+    for node in graph:
+        inputs = [v for v in node.inputs if v is not None]
+        if node.op_type in COUNTED:
+            found |= {v for v in inputs if is_root_constant(v)}
+            found |= {source for v in inputs for source in sources.get(v, ())}
+        if inputs and all(v in sources or is_root_constant(v) for v in inputs):
+            stored = {v for v in inputs if is_root_constant(v) and len(constant_dims(v) or ()) > 1}
+            stored |= {source for v in inputs for source in sources.get(v, ())}
+            sources |= dict.fromkeys(node.outputs, stored)
+    return found
 
 
 def _value(term: _Term, counts: NDArray[np.int64]) -> int:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from graph_ops.bundle import BundleLimits, Dataset, open_bundle
+from graph_ops.bundle import BundleLimits, open_bundle
 from graph_ops.model import ModelLimits, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import Criterion, PruneOptions, parse_options
-from graph_ops.run import input_specs
+from graph_ops.run import bind, input_specs
 from graph_ops.selection import Selector
 from graph_ops.targets import goal_of, unreachable
 
@@ -52,16 +52,7 @@ def forecast(
     source = load_model(model, limits=model_limits)
     specs = input_specs(source.model)
     with open_bundle(bundle, limits=bundle_limits or BundleLimits(), inputs=specs) as opened:
-        dataset = Dataset.bind(
-            opened,
-            specs,
-            targets=opts.targets,
-            targets_required=opts.loss not in ("auto", "unlabelled"),
-            batch_size=opts.batch_size,
-            max_samples=opts.max_samples,
-            validation_fraction=opts.held_out_share,
-            seed=opts.seed,
-        )
+        dataset = bind(opened, specs, opts)
         shapes = dataset.input_shapes
         network = TaylorPrunableNetwork(
             source, opts, sample_shapes=shapes, targets=dataset.target_info

@@ -148,18 +148,7 @@ class _Rounds:
     def _drop(self, selection: Selection, mean_loss: float | None) -> None:
         self._network.apply(selection)
         self._dropped += selection.filters
-        macs, parameters, _ = self._network.cost.totals(self._network.dropped)
-        self._run.rounds.append(
-            {
-                "round": self._number,
-                "filters": self._network.count_filters(),
-                "macs": macs,
-                "parameters": parameters,
-                "mean_loss": mean_loss,
-                "metric": None,
-                "latency_ms": None,
-            }
-        )
+        self._run.note_round(self._network, self._number, mean_loss)
 
     def _measure(self) -> None:
         """Metric and latency of the network as it goes into the next round."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graph_ops.bundle import BundleLimits, Dataset, ImageFacts, InputSpec, open_bundle
+from graph_ops.bundle import Bundle, BundleLimits, Dataset, ImageFacts, InputSpec, open_bundle
 from graph_ops.graph import graph_inputs
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
@@ -73,6 +73,29 @@ class Run:
                 self.tell("score", done, total, f"round {number}")
             self.note_engine(network)
 
+    def note_round(
+        self, network: TaylorPrunableNetwork, number: int, mean_loss: float | None
+    ) -> None:
+        """Append the report's entry of a round: what is left; metric and latency come later.
+
+        Args:
+            network: As the round left it.
+            number: Of the round, from 1.
+            mean_loss: Of the network that was scored; None where nothing was.
+        """
+        macs, parameters, _ = network.cost.totals(network.dropped)
+        self.rounds.append(
+            {
+                "round": number,
+                "filters": network.count_filters(),
+                "macs": macs,
+                "parameters": parameters,
+                "mean_loss": mean_loss,
+                "metric": None,
+                "latency_ms": None,
+            }
+        )
+
     def note_engine(self, network: TaylorPrunableNetwork) -> None:
         """Take down who computed the gradients."""
         computed = network.scorer.engine_facts
@@ -117,6 +140,29 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
     return specs
 
 
+def bind(file: Bundle, specs: list[InputSpec], options: PruneOptions) -> Dataset:
+    """A bundle's samples as the options want them.
+
+    Args:
+        file: The open bundle.
+        specs: The model's inputs.
+        options: Targets, batch size, samples, what is held out, seed.
+
+    Raises:
+        BundleError: any subclass: the bundle does not fit.
+    """
+    return Dataset.bind(
+        file,
+        specs,
+        targets=options.targets,
+        targets_required=options.loss not in ("auto", "unlabelled"),
+        batch_size=options.batch_size,
+        max_samples=options.max_samples,
+        validation_fraction=options.held_out_share,
+        seed=options.seed,
+    )
+
+
 @contextmanager
 def opened(
     run: Run,
@@ -134,16 +180,7 @@ def opened(
     with open_bundle(bundle, limits=bundle_limits or BundleLimits(), inputs=specs) as file:
         run.images = file.images
         with run.phase("load"):
-            dataset = Dataset.bind(
-                file,
-                specs,
-                targets=options.targets,
-                targets_required=options.loss not in ("auto", "unlabelled"),
-                batch_size=options.batch_size,
-                max_samples=options.max_samples,
-                validation_fraction=options.held_out_share,
-                seed=options.seed,
-            )
+            dataset = bind(file, specs, options)
             sha256 = file.sha256
         with run.phase("analyse"):
             network = TaylorPrunableNetwork(

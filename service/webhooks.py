@@ -21,7 +21,7 @@ import logging
 import secrets
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,21 +126,27 @@ class WebhookSender:
         self._first_pause_s = first_pause_s
 
     def run(self, stop: threading.Event) -> None:
-        """Send again and again until told to stop."""
+        """Send again and again until told to stop.
+
+        No more are claimed than are sent at once: a claim counts as an attempt and runs out, so
+        that none may wait behind hosts that do not answer.
+        """
+        under_way: list[Future[None]] = []
         with new_client(_TIMEOUT_S) as client, ThreadPoolExecutor(_AT_ONCE) as pool:
             while not stop.wait(_LOOK_S):
+                under_way = [future for future in under_way if not future.done()]
                 try:
-                    for message in self._claim():
-                        pool.submit(self._send, client, message)
+                    for message in self._claim(_AT_ONCE - len(under_way)):
+                        under_way.append(pool.submit(self._send, client, message))
                 except sa.exc.SQLAlchemyError as error:
                     log.warning("the database does not answer: %s", type(error).__name__)
 
-    def _claim(self) -> list[_Message]:
-        """Messages that are due and that no other worker sends now."""
+    def _claim(self, most: int) -> list[_Message]:
+        """Messages that are due and that no other worker sends now, up to `most`."""
         table = WEBHOOKS.c
         with self._database.read() as connection:
             at = self._database.clock(connection)
-            query = sa.select(WEBHOOKS).where(table.due_at <= at).limit(_AT_ONCE)
+            query = sa.select(WEBHOOKS).where(table.due_at <= at).limit(most)
             due = list(connection.execute(query).mappings())
         claimed = []
         for row in due:

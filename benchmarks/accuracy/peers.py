@@ -52,9 +52,8 @@ class Peer:
 
     @property
     def version(self) -> str:
-        """A name for what its results depend on."""
-        files = [SCRIPTS / f"with_{self.program}.py", SCRIPTS / f"{self.program}.txt"]
-        return source_digest(*files)
+        """A name for what its results depend on: every script, and the pinned requirements."""
+        return source_digest(SCRIPTS, SCRIPTS / f"{self.program}.txt")
 
 
 PEERS = tuple(

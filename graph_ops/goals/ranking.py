@@ -70,19 +70,9 @@ class Ranking:
 
     def note_round(self, selection: Selection) -> None:
         """The report's one round: the selection that the network is set to now."""
-        network = self.network
-        macs, parameters, _ = network.cost.totals(network.dropped)
-        self._run.rounds = [
-            {
-                "round": 1,
-                "filters": network.count_filters(),
-                "macs": macs,
-                "parameters": parameters,
-                "mean_loss": None if self.scores is None else self.scores.mean_loss,
-                "metric": None,
-                "latency_ms": None,
-            }
-        ]
+        mean_loss = None if self.scores is None else self.scores.mean_loss
+        self._run.rounds = []
+        self._run.note_round(self.network, 1, mean_loss)
 
     def _save(self) -> None:
         network = self.network

@@ -48,7 +48,7 @@ def recover(
     iterations: int = 0,
     tell: Tell = lambda done, total: None,
 ) -> Recovery:
-    """Give back what dropping channels took, without labels or gradients.
+    """Give back what dropping channels took, without labels.
 
     Args:
         classes: Channel classes of the original.
@@ -75,72 +75,111 @@ def recover(
         )
         return Recovery(method, "none", RefittedWeights(), notes=(note,))
     judge = _Judge(classes.channels.model, samples.checked, classifier)
-    notes = _unseen(samples, classifier)
-    plain = judge.verdict(cut(classes, dropped))
-    found = plain
-    recovery = Recovery(
-        method,
-        "none",
-        RefittedWeights(),
-        output_error_before=_number(plain.error),
-        output_error_after=_number(plain.error),
-        fitted=samples.fitted_count,
-        checked=samples.checked_count,
-    )
-    for attempt in FALLBACKS[method]:
-        start = weights if attempt == "reconstruct" else RefittedWeights()
-        model = cut(classes, dropped)
-        start.lay_over(classes, dropped, model)
-        refitted, layers = refit(classes, dropped, start, model, samples, attempt, seed, tell)
-        trial = judge.verdict(model)
-        if refitted and trial.is_better_than(plain):
-            found = trial
-            recovery = replace(
-                recovery,
-                method=attempt,
-                weights=refitted,
-                layers=tuple(layers),
-                output_error_after=_number(trial.error),
-            )
-            break
-        recovery = replace(recovery, layers=recovery.layers or tuple(layers))
-        notes.append(_refusal(attempt, bool(refitted), plain, trial))
+    trials = _Trials(classes, dropped, samples, judge, seed, tell, _unseen(samples, classifier))
+    recovery = trials.refit(method, weights)
     if method == "distill":
-        model = cut(classes, dropped)
-        recovery.weights.lay_over(classes, dropped, model)
+        recovery = trials.distill(recovery, dataset, iterations)
+    return replace(recovery, notes=tuple(trials.notes))
+
+
+@dataclass
+class _Trials:
+    """What is tried on one cut network, each against the best before it.
+
+    Attributes:
+        classes: Channel classes of the original.
+        dropped: [classes] which were dropped.
+        samples: What is fitted and what is set aside.
+        judge: Compares with the original on what is set aside.
+        seed: Of the positions and batches drawn.
+        tell: Progress.
+        notes: What a person should know; grows.
+    """
+
+    classes: ChannelClasses
+    dropped: NDArray[np.bool_]
+    samples: RefitSamples
+    judge: _Judge
+    seed: int
+    tell: Tell
+    notes: list[str]
+
+    def refit(self, method: str, weights: RefittedWeights) -> Recovery:
+        """The first of the method's attempts that is better than the cut alone."""
+        plain = self.judge.verdict(self._model(RefittedWeights()))
+        recovery = Recovery(
+            method,
+            "none",
+            RefittedWeights(),
+            output_error_before=_number(plain.error),
+            output_error_after=_number(plain.error),
+            fitted=self.samples.fitted_count,
+            checked=self.samples.checked_count,
+        )
+        for attempt in FALLBACKS[method]:
+            start = weights if attempt == "reconstruct" else RefittedWeights()
+            model = self._model(start)
+            refitted, layers = refit(
+                self.classes,
+                self.dropped,
+                start,
+                model,
+                self.samples,
+                attempt,
+                self.seed,
+                self.tell,
+            )
+            found = self.judge.verdict(model)
+            if refitted and found.is_better_than(plain):
+                return replace(
+                    recovery,
+                    method=attempt,
+                    weights=refitted,
+                    layers=tuple(layers),
+                    output_error_after=_number(found.error),
+                )
+            recovery = replace(recovery, layers=recovery.layers or tuple(layers))
+            self.notes.append(_refusal(attempt, bool(refitted), plain, found))
+        return recovery
+
+    def distill(self, recovery: Recovery, dataset: Dataset, iterations: int) -> Recovery:
+        """Training on top of what a refit came to."""
+        model = self._model(recovery.weights)
+        before = self.judge.verdict(model)
         trained, done = distill(
-            classes,
-            dropped,
+            self.classes,
+            self.dropped,
             recovery.weights,
             model,
             dataset,
-            samples,
+            self.samples,
             iterations,
-            seed,
-            tell,
+            self.seed,
+            self.tell,
         )
-        trial = judge.verdict(model) if done.reason is None else found
-        done = replace(
-            done,
-            output_error_before=_number(found.error),
-            output_error_after=_number(trial.error),
-        )
+        done = replace(done, output_error_before=_number(before.error))
         if done.reason is not None:
-            notes.append(f"distill: not done, because {done.reason}")
-        elif trial.is_better_than(found):
-            done = replace(done, kept=True)
-            recovery = replace(
-                recovery,
-                method="distill",
-                weights=trained,
-                output_error_after=_number(trial.error),
-            )
-        else:
-            refusal = _refusal("distill", True, found, trial)
-            done = replace(done, reason=refusal)
-            notes.append(refusal)
-        recovery = replace(recovery, distillation=done)
-    return replace(recovery, notes=tuple(notes))
+            self.notes.append(f"distill: not done, because {done.reason}")
+            return replace(recovery, distillation=done)
+        found = self.judge.verdict(model)
+        error = _number(found.error)
+        done = replace(done, output_error_after=error)
+        if not found.is_better_than(before):
+            reason = _refusal("distill", True, before, found)
+            self.notes.append(reason)
+            return replace(recovery, distillation=replace(done, reason=reason))
+        return replace(
+            recovery,
+            method="distill",
+            weights=trained,
+            output_error_after=error,
+            distillation=replace(done, kept=True),
+        )
+
+    def _model(self, weights: RefittedWeights) -> ir.Model:
+        model = cut(self.classes, self.dropped)
+        weights.lay_over(self.classes, self.dropped, model)
+        return model
 
 
 @dataclass(frozen=True)

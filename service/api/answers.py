@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request, Response
 
 from service.api.job_results import result_response
+from service.api.schemas import JobView
 from service.api.waiting import job_response, wait_for
 from service.preferences import Preferences
 from service.problems import Problem
 from service.records import Job
 from service.services import Services
+
+MODEL_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The smaller model. `Link` names the job and its report.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    202: {"description": "The job goes on; `Location` names it.", "model": JobView},
+}
+"""What `model_answer` gives, for the OpenAPI document."""
 
 
 async def model_answer(

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field
 
 from graph_ops.options import parse_options
 from service.access import CallerDep
-from service.api.answers import model_answer
+from service.api.answers import MODEL_ANSWERS, model_answer
 from service.api.bodies import json_body, read_body
 from service.api.models import ModelId, get_upload
-from service.api.schemas import JobView, SchemaBase, Sha256
+from service.api.schemas import SchemaBase, Sha256
 from service.api.waiting import KeyHeader, PreferHeader
 from service.idempotency import check_key
 from service.jobs import NewJob
@@ -55,15 +55,7 @@ class CutRequest(SchemaBase):
 @router.post(
     "/v1/models/{model_id}/cut",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The smaller model. `Link` names the job and its report.",
-            "content": {
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
-            },
-        },
-        202: {"description": "The job goes on; `Location` names it.", "model": JobView},
-    },
+    responses=MODEL_ANSWERS,
     openapi_extra=json_body("CutRequest"),
 )
 async def cut_model(

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from graph_ops.options import PruneOptions, parse_options
 from service.access import Caller, CallerDep
-from service.api.answers import model_answer
-from service.api.schemas import JobView
+from service.api.answers import MODEL_ANSWERS, model_answer
 from service.api.waiting import KeyHeader, PreferHeader
 from service.idempotency import check_key
 from service.jobs import NewJob
@@ -72,16 +71,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 @router.post(
     "/v1/prune",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The pruned model.",
-            "content": {"application/octet-stream": _BINARY},
-        },
-        202: {
-            "description": "The job is accepted and goes on; `Location` names it.",
-            "model": JobView,
-        },
-    },
+    responses=MODEL_ANSWERS,
     openapi_extra={"requestBody": _REQUEST_BODY},
 )
 async def prune(

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from graph_ops.options import parse_options
 from service.access import CallerDep
-from service.api.answers import model_answer
+from service.api.answers import MODEL_ANSWERS, model_answer
 from service.api.bodies import json_body, read_body
 from service.api.schemas import JobView, SchemaBase, Sha256
 from service.api.upload_docs import upload_body
@@ -263,15 +263,7 @@ async def get_scores(services: ServicesDep, request: Request, session: VisibleSe
 @router.post(
     "/v1/sessions/{session_id}/cut",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The smaller model. `Link` names the job and its report.",
-            "content": {
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
-            },
-        },
-        202: {"description": "The job goes on; `Location` names it.", "model": JobView},
-    },
+    responses=MODEL_ANSWERS,
     openapi_extra=json_body("SessionCutRequest"),
 )
 async def cut_from_session(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
+from service.database import WEBHOOKS, Database
 from service.outbound import OutboundGuard, UrlRefused, is_public, new_client
-from service.webhooks import secret_of, signature_of
+from service.webhooks import WebhookSender, secret_of, signature_of
 from tests.support.keys import client_with, make_key
 from tests.support.problems import assert_problem
 from tests.support.prune_requests import job_body
@@ -123,6 +127,49 @@ def test_a_message_outlives_everything_that_is_killed(tmp_path: Path) -> None:
         with running_server(tmp_path, **settings):
             receiver.wait_for(2, seconds=75)
         assert json.loads(receiver.requests[1][2])["data"]["id"] == job_id
+
+
+def test_no_message_uses_up_attempts_behind_hosts_that_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    database.create()
+    columns = {"job_id": "j", "owner": "", "url": "https://x.example.com/", "body": "{}"}
+    rows = [{"id": f"msg_{n}", **columns, "attempts": 0, "due_at": 0.0} for n in range(40)]
+    with database.write() as connection:
+        connection.execute(WEBHOOKS.insert(), rows)
+    goes_on, stop, posted = threading.Event(), threading.Event(), list[str]()
+
+    def hang(_: WebhookSender, __: httpx.Client, message: Any) -> str:
+        posted.append(message.id)
+        goes_on.wait(60)
+        return "delivered"
+
+    monkeypatch.setattr(WebhookSender, "_post", hang)
+    sender = WebhookSender(database, OutboundGuard([], []), SECRET, 3, 1.0)
+    thread = threading.Thread(target=sender.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: len(posted) == 16)
+        stop.wait(1.5)  # three more looks
+        with database.read() as connection:
+            claimed = connection.execute(sa.select(sa.func.sum(WEBHOOKS.c.attempts))).scalar()
+        assert claimed == len(posted) == 16
+        goes_on.set()
+        wait_until(lambda: len(posted) == 40)
+    finally:
+        goes_on.set()
+        stop.set()
+        thread.join()
+    assert len(set(posted)) == 40
+    database.close()
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

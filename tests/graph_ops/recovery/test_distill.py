@@ -27,7 +27,7 @@ from tests.support.cutting import model_of
 from tests.support.recovering import random_inputs, recovered
 
 IMAGES = np.random.default_rng(0).random((6, 3, 16, 12)).astype(np.float32)
-HALF: dict[str, Any] = {"target": {"max_macs_ratio": 0.4}, "max_samples": 400, "seed": 1}
+SMALL: dict[str, Any] = {"target": {"max_macs_ratio": 0.4}, "max_samples": 400, "seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_teacher_gives_logits_where_an_output_ends_in_softmax() -> None:
 def reports() -> dict[str, Any]:
     return {
         method: prune(
-            digits.MODEL, digits.BUNDLE, HALF | {"recovery": method, "distill_iterations": 40}
+            digits.MODEL, digits.BUNDLE, SMALL | {"recovery": method, "distill_iterations": 40}
         )
         for method in ("reconstruct", "distill")
     }
@@ -172,7 +172,7 @@ def test_training_lowers_the_error_that_a_refit_leaves(reports: dict[str, Any]) 
 
 
 def test_training_is_deterministic_to_the_byte() -> None:
-    options = HALF | {"recovery": "distill", "distill_iterations": 8, "max_samples": 120}
+    options = SMALL | {"recovery": "distill", "distill_iterations": 8, "max_samples": 120}
     first, second = (prune(digits.MODEL, digits.BUNDLE, options).model for _ in range(2))
     assert first == second
 
@@ -181,7 +181,7 @@ def test_what_training_spoils_is_not_kept(
     reports: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distill_parameters, "WEIGHT_STEP", 3.0)
-    options = HALF | {"recovery": "distill", "distill_iterations": 3}
+    options = SMALL | {"recovery": "distill", "distill_iterations": 3}
     result = prune(digits.MODEL, digits.BUNDLE, options)
     recovery = result.report["recovery"]
     assert recovery["method"] == "reconstruct"
@@ -199,7 +199,7 @@ def test_rounds_on_the_way_are_not_trained(monkeypatch: pytest.MonkeyPatch) -> N
         return original(*arguments)
 
     monkeypatch.setattr(acceptance, "distill", count)
-    options = HALF | {"recovery": "distill", "distill_iterations": 2, "steps": 3}
+    options = SMALL | {"recovery": "distill", "distill_iterations": 2, "steps": 3}
     prune(digits.MODEL, digits.BUNDLE, options)
     assert len(calls) == 1
 
