@@ -51,7 +51,12 @@ def forecast(
     opts = parse_options(options)
     source = load_model(model, limits=model_limits)
     specs = input_specs(source.model)
-    with open_bundle(bundle, limits=bundle_limits or BundleLimits(), inputs=specs) as opened:
+    with open_bundle(
+        bundle,
+        limits=bundle_limits or BundleLimits(),
+        preprocessing=opts.preprocessing,
+        inputs=specs,
+    ) as opened:
         dataset = bind(opened, specs, opts)
         shapes = dataset.input_shapes
         network = TaylorPrunableNetwork(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graph_ops.analysis import analyse
+from graph_ops.bundle import guess_preprocessing
 from graph_ops.canonical import bind_shapes
 from graph_ops.channels import ChannelClasses
 from graph_ops.constant_weights import store_computed_weights
@@ -15,6 +16,7 @@ from graph_ops.cost import CostModel
 from graph_ops.graph import graph_inputs
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.options import PruneOptions
+from graph_ops.run import input_specs
 from graph_ops.selection import Block, Selector
 from graph_ops.sharing import unshare
 
@@ -23,6 +25,9 @@ def inspect_model(
     model: str | Path | bytes | SourceModel, *, limits: ModelLimits | None = None
 ) -> dict[str, Any]:
     """Inputs, outputs, opset, MACs, parameters, number of filters and of prunable ones.
+
+    `preprocessing_guess` is what a network with this input was most likely trained on, as the
+    option `preprocessing` takes it; None where the input is no image. Nothing uses it by itself.
 
     Raises:
         ModelError: the model cannot be used.
@@ -34,6 +39,7 @@ def inspect_model(
     graph = source.model.graph
     selector = Selector(classes, classes.is_prunable, PruneOptions())
     alive = np.ones(classes.count, dtype=np.bool_)
+    guess = guess_preprocessing(input_specs(source.model))
     return {
         "sha256": source.sha256,
         "bytes": source.size_bytes,
@@ -48,6 +54,7 @@ def inspect_model(
         "convolutions": len(classes.channels.convolutions),
         "filters": sum(c.filter_count for c in classes.channels.convolutions if c.is_producer),
         "prunable_filters": selector.count_prunable(alive),
+        "preprocessing_guess": None if guess is None else guess.settings,
     }
 
 

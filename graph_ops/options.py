@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from graph_ops.errors import OptionsError
+from graph_ops.preprocessing import Preprocessing
 
 Ratio = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -171,6 +172,8 @@ class PruneOptions(_Options):
     """Model output the loss is taken on; the first one when not given."""
     targets: str = "labels"
     """Name of the bundle's array of targets."""
+    preprocessing: Preprocessing | None = None
+    """How the images of a bundle become samples, in place of its `bundle.json`."""
     recovery: Literal["none", "bias", "reconstruct", "distill"] = "reconstruct"
     """How accuracy is given back after the cut: `bias` moves the mean of what was removed into
     biases; `reconstruct` refits every layer behind a cut by ridge regression; `distill` does that

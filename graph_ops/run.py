@@ -177,7 +177,12 @@ def opened(
         run.tell("load", 0, 1)
         source = load_model(model, limits=model_limits)
     specs = input_specs(source.model)
-    with open_bundle(bundle, limits=bundle_limits or BundleLimits(), inputs=specs) as file:
+    with open_bundle(
+        bundle,
+        limits=bundle_limits or BundleLimits(),
+        preprocessing=options.preprocessing,
+        inputs=specs,
+    ) as file:
         run.images = file.images
         with run.phase("load"):
             dataset = bind(file, specs, options)

@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio.to_thread
 
+from graph_ops.options import PruneOptions
+from graph_ops.preprocessing import missing_settings
 from service.access import Caller
 from service.children import Children
 from service.files import read_json, remove, write_json
@@ -76,10 +78,10 @@ class Catalog:
         Raises:
             Problem: the upload cannot be used, or too many wait.
         """
-        cache = _cache(upload, action)
-        known = await anyio.to_thread.run_sync(read_json, cache, _FACTS_LIMIT_BYTES)
+        known = await self._known(upload, action)
         if known is not None:
             return known
+        cache = _cache(upload, action)
         search = self._searches.get(cache)
         if search is None:
             search = asyncio.create_task(self._search_and_keep(upload, action, cache))
@@ -87,6 +89,26 @@ class Catalog:
             search.add_done_callback(lambda task: self._forget(cache, task))
         # The search goes on for others, and for the cache, when this request goes away.
         return await asyncio.shield(search)
+
+    async def require_settings(
+        self, model: StoredUpload, bundle: StoredUpload, options: PruneOptions
+    ) -> None:
+        """Refuse images that nobody has said how to read, before a job is made of them.
+
+        Only what is known already is looked at: where it is not, the job finds out.
+
+        Raises:
+            PreprocessingError: neither bundle nor options have settings; it shows the guess.
+        """
+        if options.preprocessing is not None:
+            return
+        contents = await self._known(bundle, "contents")
+        images = None if contents is None else contents.get("images")
+        if images is None or images["preprocessing"] is not None:
+            return
+        facts = await self._known(model, "inspect")
+        if facts is not None and "preprocessing_guess" in facts:
+            raise missing_settings(facts["preprocessing_guess"])
 
     async def forecast(
         self, model: StoredUpload, bundle: StoredUpload, options: dict[str, Any]
@@ -114,6 +136,11 @@ class Catalog:
         for search in searches:
             search.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
+
+    async def _known(self, upload: StoredUpload, action: str) -> Any:
+        """What was found before; None where nothing was."""
+        cache = _cache(upload, action)
+        return await anyio.to_thread.run_sync(read_json, cache, _FACTS_LIMIT_BYTES)
 
     def _forget(self, cache: Path, task: asyncio.Task[Any]) -> None:
         self._searches.pop(cache, None)

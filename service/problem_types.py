@@ -308,7 +308,7 @@ LIBRARY_PROBLEMS: dict[str, ProblemType] = {
     "bundle_preprocessing": ProblemType(
         422,
         "Images without settings",
-        "Put a bundle.json into the archive; `guess` offers one where the model allows it.",
+        "Send `guess`, corrected where it is wrong, as the option `preprocessing`.",
     ),
     "bundle_images": ProblemType(
         422, "Unusable images", "Repair or remove the images that the details name."

@@ -88,6 +88,8 @@ def values_of(field: dict[str, Any], definitions: dict[str, Any]) -> str:
             field = choice
     if field.get("$ref", "").endswith("/LatencyTable"):
         return "[latency table](goals.md#latency)"
+    if field.get("$ref", "").endswith("/Preprocessing"):
+        return "[settings](bundles.md#bundlejson)"
     if "$ref" in field:
         field = definitions[field["$ref"].rsplit("/", 1)[-1]]
     if "const" in field:

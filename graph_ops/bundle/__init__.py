@@ -7,10 +7,12 @@ they are needed and never mapped, so memory does not grow with the bundle; nothi
 
 from graph_ops.bundle.arrays import ArrayInfo
 from graph_ops.bundle.dataset import Batch, Dataset, InputSpec
+from graph_ops.bundle.guess import guess_preprocessing
 from graph_ops.bundle.images import ImageFacts
 from graph_ops.bundle.limits import BundleLimits
-from graph_ops.bundle.preprocessing import Preprocessing, guess_preprocessing, parse_preprocessing
+from graph_ops.bundle.making import make_bundle
 from graph_ops.bundle.source import Bundle, describe_bundle, open_bundle
+from graph_ops.preprocessing import Preprocessing, parse_preprocessing
 
 __all__ = [
     "ArrayInfo",
@@ -23,6 +25,7 @@ __all__ = [
     "Preprocessing",
     "describe_bundle",
     "guess_preprocessing",
+    "make_bundle",
     "open_bundle",
     "parse_preprocessing",
 ]

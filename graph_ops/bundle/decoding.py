@@ -24,9 +24,10 @@ from PIL import Image
 
 from graph_ops.bundle.arrays import Array, ArrayInfo, Indices, StoredArray, temporary_file
 from graph_ops.bundle.limits import BundleLimits
-from graph_ops.bundle.preprocessing import Preprocessing
+from graph_ops.bundle.pixels import to_pixels, to_samples
 from graph_ops.bundle.samples import ImageSource
 from graph_ops.errors import BundleTooLargeError, ImageError
+from graph_ops.preprocessing import Preprocessing
 from graph_ops.providers import thread_count
 
 FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
@@ -52,7 +53,7 @@ class PixelArray:
 
     def rows(self, indices: Indices) -> Array:
         """As `ReadableArray.rows`."""
-        return self.preprocessing.samples(self.pixels.rows(self.places[indices]))
+        return to_samples(self.pixels.rows(self.places[indices]), self.preprocessing)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,9 @@ def decode(
         raise ImageError("No image of the bundle could be decoded.")
     places = np.flatnonzero(is_there)
     info = ArrayInfo(name, np.dtype(np.uint8), (len(names), *shape))
-    sample_shape = preprocessing.shape(shape[0], shape[1])
+    sample_shape = preprocessing.sample_shape(shape[0], shape[1])
     array = PixelArray(
-        replace(info, dtype=preprocessing.sample_dtype, shape=(places.size, *sample_shape)),
+        replace(info, dtype=np.dtype(preprocessing.dtype), shape=(places.size, *sample_shape)),
         StoredArray(info, file.fileno(), 0, info.dtype),
         places,
         preprocessing,
@@ -168,7 +169,7 @@ def _pixels(
                         expected=limits.max_image_pixels,
                         found=image.width * image.height,
                     )
-                return preprocessing.pixels(image)
+                return to_pixels(image, preprocessing)
     except BundleTooLargeError:
         raise
     except Exception as error:  # Pillow's decoders fail in ways of their own

@@ -9,18 +9,13 @@ from typing import Any, BinaryIO, Final
 
 from graph_ops.bundle.arrays import MemoryArray, ReadableArray
 from graph_ops.bundle.decoding import decode
+from graph_ops.bundle.guess import guess_preprocessing
 from graph_ops.bundle.limits import BundleLimits
 from graph_ops.bundle.members import Archive
 from graph_ops.bundle.parquet import open_parquet
-from graph_ops.bundle.preprocessing import (
-    SETTINGS_NAME,
-    Preprocessing,
-    guess_preprocessing,
-    parse_preprocessing,
-)
 from graph_ops.bundle.samples import ImageSource, find_images, read_settings
 from graph_ops.bundle.specs import InputSpec
-from graph_ops.errors import PreprocessingError
+from graph_ops.preprocessing import Preprocessing, missing_settings, parse_preprocessing
 
 LABELS: Final = "labels"
 DEFAULT_INPUT: Final = "image"
@@ -104,27 +99,13 @@ def decode_listing(
     """
     settings = listing.preprocessing
     if settings is None:
-        raise missing_settings(inputs)
+        guess = guess_preprocessing(inputs) if inputs is not None else None
+        raise missing_settings(None if guess is None else guess.settings)
     decoded = decode(listing.source, _input_name(settings, inputs), settings, limits, resources)
     arrays: list[ReadableArray] = [decoded.array]
     if listing.source.labels is not None:
         arrays.append(MemoryArray(LABELS, listing.source.labels[decoded.array.places]))
     return arrays, ImageFacts(settings, listing.source.classes, decoded.skipped)
-
-
-def missing_settings(inputs: Sequence[InputSpec] | None) -> PreprocessingError:
-    """The error of images without settings, with a guess where the model allows one."""
-    guess = guess_preprocessing(inputs) if inputs is not None else None
-    offer = "" if guess is None else f" A guess from the model's input: {_compact(guess)}"
-    return PreprocessingError(
-        f"The bundle holds images and no {SETTINGS_NAME}, which says how the network wants them "
-        f"(or one of the presets).{offer}",
-        guess=None if guess is None else guess.model_dump(mode="json", exclude_defaults=True),
-    )
-
-
-def _compact(settings: Preprocessing) -> str:
-    return settings.model_dump_json(exclude_defaults=True)
 
 
 def _input_name(settings: Preprocessing, inputs: Sequence[InputSpec] | None) -> str:

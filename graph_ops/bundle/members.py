@@ -8,6 +8,7 @@ path that the archive names.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, BinaryIO, Final, Protocol
 
-from graph_ops.bundle.arrays import read_bytes
+from graph_ops.bundle.arrays import CHUNK_BYTES, read_bytes
 from graph_ops.bundle.limits import BundleLimits
 from graph_ops.errors import BundleFormatError, BundleTooLargeError, DuplicateNameError
 
@@ -164,6 +165,17 @@ class FolderMembers:
                     found.append((path.relative_to(folder).as_posix(), path.stat().st_size))
                     limits.check_images(len(found))
         self.members = _checked(sorted(found), 0, limits, is_packed=False)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the files' names, sizes and contents, in the order of the names."""
+        digest = hashlib.sha256()
+        for member in self.members:
+            digest.update(f"{member.stored_name}\0{member.size}\0".encode())
+            with (self._folder / member.stored_name).open("rb") as file:
+                while block := file.read(CHUNK_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
 
     def read(self, wanted: Collection[Member]) -> Iterator[tuple[Member, bytes | None]]:
         """As `Archive.read`."""

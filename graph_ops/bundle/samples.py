@@ -19,8 +19,8 @@ import numpy as np
 
 from graph_ops.bundle.arrays import Array
 from graph_ops.bundle.members import Archive, Member
-from graph_ops.bundle.preprocessing import SETTINGS_NAME
 from graph_ops.errors import ImageError
+from graph_ops.preprocessing import SETTINGS_NAME
 
 IMAGE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}

@@ -31,15 +31,15 @@ from graph_ops.bundle.images import (
     list_parquet,
 )
 from graph_ops.bundle.limits import DEFAULT_LIMITS, BundleLimits
-from graph_ops.bundle.members import Archive, TarMembers, ZipMembers, is_tar
+from graph_ops.bundle.members import Archive, FolderMembers, TarMembers, ZipMembers, is_tar
 from graph_ops.bundle.npz import open_npz, read_directory
 from graph_ops.bundle.parquet import SIGNATURE as PARQUET_SIGNATURE
-from graph_ops.bundle.preprocessing import Preprocessing
 from graph_ops.bundle.safetensors import looks_like_safetensors, open_safetensors
 from graph_ops.bundle.samples import is_image
 from graph_ops.bundle.shards import is_shard, open_shards
 from graph_ops.bundle.specs import InputSpec
-from graph_ops.errors import BundleFormatError, PickledBundleError
+from graph_ops.errors import BundleFormatError, PickledBundleError, PreprocessingError
+from graph_ops.preprocessing import Preprocessing
 
 STREAM_BYTES = 8 << 20
 """Bytes of an array held at a time while it is checked from end to end."""
@@ -63,13 +63,13 @@ class Bundle:
 
     def __init__(
         self,
-        file: BinaryIO,
+        place: BinaryIO | FolderMembers,
         stored: Sequence[ReadableArray],
         limits: BundleLimits,
         resources: ExitStack,
         images: ImageFacts | None = None,
     ) -> None:
-        self._file = file
+        self._place = place
         self.images = images
         self._stored = {array.info.name: array for array in stored}
         self._resources = resources
@@ -85,8 +85,10 @@ class Bundle:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the file as it was given."""
-        descriptor = self._file.fileno()
+        """Hex digest of the file as it was given; of a folder, that of its names and contents."""
+        if isinstance(self._place, FolderMembers):
+            return self._place.sha256
+        descriptor = self._place.fileno()
         digest = hashlib.sha256()
         for chunk in read_chunks(descriptor, 0, os.fstat(descriptor).st_size):
             digest.update(chunk)
@@ -138,7 +140,8 @@ def open_bundle(
     Images are decoded here, once, into a temporary file.
 
     Args:
-        source: Path of the file, or its bytes (which are written to a temporary file).
+        source: Path of the file or of a folder of images, or the file's bytes (which are written
+            to a temporary file).
         limits: What the bundle may hold.
         preprocessing: How images become samples, in place of their `bundle.json`.
         inputs: The model's inputs, where known: they name the array of images, and a guess is
@@ -149,16 +152,22 @@ def open_bundle(
         BundleTooLargeError: over one of the limits, declared or real.
         DuplicateNameError: two arrays, or two files, have one name.
         PickledBundleError: an array holds Python objects, or the file is a pickle.
-        PreprocessingError: images without settings, or with invalid ones.
+        PreprocessingError: images without settings, or with invalid ones; or settings for arrays.
         ImageError: too many images are corrupt, or their labels cannot be told.
     """
     with ExitStack() as resources:
-        file = _open_source(source, resources)
-        content = _find_content(file, limits, preprocessing, resources)
-        if not isinstance(content, ImageListing):
-            return Bundle(file, content, limits, resources.pop_all())
-        arrays, images = decode_listing(content, inputs, limits, resources)
-        return Bundle(file, arrays, limits, resources.pop_all(), images)
+        place = _open_source(source, limits, resources)
+        content = _find_content(place, limits, preprocessing, resources)
+        if isinstance(content, ImageListing):
+            arrays, images = decode_listing(content, inputs, limits, resources)
+            return Bundle(place, arrays, limits, resources.pop_all(), images)
+        if preprocessing is not None:
+            raise PreprocessingError(
+                "The bundle holds arrays, which are used as they are: leave out the settings for "
+                "images (the option `preprocessing`).",
+                found=[array.info.name for array in content],
+            )
+        return Bundle(place, content, limits, resources.pop_all())
 
 
 def describe_bundle(
@@ -170,7 +179,7 @@ def describe_bundle(
         BundleError: as `open_bundle`, but that settings may be missing.
     """
     with ExitStack() as resources:
-        content = _find_content(_open_source(source, resources), limits, None, resources)
+        content = _find_content(_open_source(source, limits, resources), limits, None, resources)
         if not isinstance(content, ImageListing):
             infos = [array.info for array in content]
             arrays = [
@@ -187,12 +196,16 @@ def describe_bundle(
         return {"arrays": [], "images": images}
 
 
-def _open_source(source: str | Path | bytes, resources: ExitStack) -> BinaryIO:
+def _open_source(
+    source: str | Path | bytes, limits: BundleLimits, resources: ExitStack
+) -> BinaryIO | FolderMembers:
     if isinstance(source, bytes):
         spool = temporary_file(resources)
         write_all(spool, source)
         return spool
     path = Path(source)
+    if path.is_dir():
+        return FolderMembers(path, limits)
     try:
         return resources.enter_context(path.open("rb", buffering=0))
     except (OSError, ValueError) as error:
@@ -202,12 +215,23 @@ def _open_source(source: str | Path | bytes, resources: ExitStack) -> BinaryIO:
 
 
 def _find_content(
-    file: BinaryIO,
+    place: BinaryIO | FolderMembers,
     limits: BundleLimits,
     preprocessing: Preprocessing | None,
     resources: ExitStack,
 ) -> Sequence[ReadableArray] | ImageListing:
     """The arrays of a bundle, or the images that are to become arrays."""
+    if isinstance(place, FolderMembers):
+        return _of_archive(place, limits, preprocessing, resources)
+    return _in_file(place, limits, preprocessing, resources)
+
+
+def _in_file(
+    file: BinaryIO,
+    limits: BundleLimits,
+    preprocessing: Preprocessing | None,
+    resources: ExitStack,
+) -> Sequence[ReadableArray] | ImageListing:
     descriptor = file.fileno()
     prefix = read_bytes(descriptor, 16, 0)
     if prefix.startswith(ZIP_SIGNATURES):

@@ -13,8 +13,10 @@ import typer
 
 from graph_ops.by_hand import cut_channels
 from graph_ops.cli import display
+from graph_ops.cli.bundles import bundle_app
 from graph_ops.cli.exits import exit_on_error
 from graph_ops.cli.flags import read_object, with_option_flags
+from graph_ops.cli.outputs import check_output
 from graph_ops.engines.catalog import engine_statuses
 from graph_ops.errors import OptionsError
 from graph_ops.from_scores import cut_from_scores, merge_states
@@ -34,12 +36,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.add_typer(bundle_app, name="bundle")
 
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="`.onnx`, or a `.zip` of one and its data files.")
 ]
 BundlePath = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="Calibration data: `.npz` or `.safetensors`.")
+    Path, typer.Argument(metavar="BUNDLE", help="Calibration data: docs/bundles.md.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 ReadOptions = Callable[[], PruneOptions]
@@ -93,10 +96,10 @@ def prune(
     """Drop the filters that matter least, prove the result, and write it."""
     with exit_on_error():
         options = read_options()
-        _check_output("--out", out, model, bundle, scores)
-        _check_output("--report", report, model, bundle, scores, out)
-        _check_output("--report-html", report_html, model, bundle, scores, out, report)
-        _check_output("--scores-out", scores_out, model, bundle, out, report, report_html)
+        check_output("--out", out, model, bundle, scores)
+        check_output("--report", report, model, bundle, scores, out)
+        check_output("--report-html", report_html, model, bundle, scores, out, report)
+        check_output("--scores-out", scores_out, model, bundle, out, report, report_html)
         if scores_out is not None and not options.criterion.needs_gradients:
             raise OptionsError(
                 f"--scores-out: criterion {options.criterion.value!r} takes no scores from a "
@@ -160,8 +163,8 @@ def cut(
         files = scores or []
         if sum((channels is not None, replay is not None, bool(files))) != 1:
             raise OptionsError("Give exactly one of --channels, --replay and --scores.")
-        _check_output("--out", out, model, bundle, replay, *files)
-        _check_output("--report", report, model, bundle, replay, out)
+        check_output("--out", out, model, bundle, replay, *files)
+        check_output("--report", report, model, bundle, replay, out)
         if files:
             state = merge_states(files)
             result = (
@@ -215,7 +218,7 @@ def score(
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Argument(metavar="BUNDLE", help="Calibration data: `.npz` or `.safetensors`."),
+        typer.Argument(metavar="BUNDLE", help="Calibration data: docs/bundles.md."),
     ] = None,
     merge: Annotated[
         list[Path] | None,
@@ -237,7 +240,7 @@ def score(
             raise OptionsError("MODEL and BUNDLE go together: give both, or neither and --merge.")
         if model is None and not files:
             raise OptionsError("There is nothing to score: give MODEL and BUNDLE, or --merge.")
-        _check_output("--out", out, model, bundle)
+        check_output("--out", out, model, bundle)
         states = [ScoreState.load(path) for path in files]
         if model is not None and bundle is not None:
             with display.progress_bars(is_quiet=quiet) as progress:
@@ -268,20 +271,3 @@ def _write_points(folder: Path, result: PruneResult) -> None:
         (folder / f"{number:02d}.onnx").write_bytes(point.model)
         text = json.dumps(point.report, indent=2) + "\n"
         (folder / f"{number:02d}.json").write_text(text, encoding="utf-8")
-
-
-def _check_output(flag: str, path: Path | None, *others: Path | None) -> None:
-    """Refuse, before any work, an output that cannot be written or would hit another file."""
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise OptionsError(
-            f"{flag}: there is no folder {str(path.parent)!r}; make it first.", flag=flag
-        )
-    if path.is_dir():
-        raise OptionsError(f"{flag}: {str(path)!r} is a folder; name a file in it.", flag=flag)
-    if any(other is not None and other.resolve() == path.resolve() for other in others):
-        raise OptionsError(
-            f"{flag}: {str(path)!r} is also another file of this call; name a different one.",
-            flag=flag,
-        )

@@ -114,9 +114,26 @@ def print_model(facts: dict[str, Any]) -> None:
             for port in value:
                 shape = " × ".join(str(d) for d in port["shape"])
                 table.add_row(name[:-1], f"{port['name']}: {port['dtype']} [{shape}]")
+        elif isinstance(value, dict):
+            table.add_row(name.replace("_", " "), json.dumps(value))
         else:
             table.add_row(name.replace("_", " "), _number(value, 0))
     _console().print(table)
+
+
+def print_bundle(facts: dict[str, Any]) -> None:
+    """What a bundle was made of."""
+    images = facts["images"]
+    if images is not None:
+        print_line(f"preprocessing: {json.dumps(images['preprocessing'])}")
+        if images["classes"] is not None:
+            print_line(f"classes: {', '.join(images['classes'])}")
+        for name in images["skipped"]:
+            print_line(f"skipped: {name}")
+    for array in facts["arrays"]:
+        shape = " × ".join(str(d) for d in array["shape"])
+        print_line(f"{array['name']}: {array['dtype']} [{shape}]")
+    print_line(f"wrote {facts['bundle']}")
 
 
 def print_channels(channels: dict[str, Any]) -> None:

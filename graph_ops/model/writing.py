@@ -14,10 +14,8 @@ Parts are matched by value name: initializers and entries by their own, nodes by
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +24,7 @@ import onnx
 import onnx_ir as ir
 
 from graph_ops.errors import ModelTooLargeError
+from graph_ops.files import write_atomically
 from graph_ops.model.guard import refusing
 from graph_ops.model.limits import PROTOBUF_LIMIT_BYTES
 from graph_ops.model.source import SourceModel
@@ -95,7 +94,7 @@ def write_model(
         except ModelTooLargeError:
             data = b""
         if data and len(data) <= external_threshold_bytes:
-            return _write_atomically(path, lambda file: file.write(data))
+            return write_atomically(path, lambda file: file.write(data))
     sink = ExternalSink()
     proto = _to_proto(source, pruned, metadata, sink.store)
     with refusing("The model cannot be written"):
@@ -108,22 +107,7 @@ def write_model(
             with archive.open(member, "w", force_zip64=True) as out:
                 sink.write_to(out)
 
-    return _write_atomically(path.with_suffix(".zip"), write_zip)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+    return write_atomically(path.with_suffix(".zip"), write_zip)
 
 
 def _weights_size_bytes(model: ir.Model) -> int:

@@ -83,7 +83,8 @@ async def cut_model(
     services.storage.touch(model)
     if asked.bundle_id is not None:
         use = services.holdings.use
-        await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
+        bundle = await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
+        await services.catalog.require_settings(model, bundle, options)
     services.storage.require_space()
     task: dict[str, Any] = {"channels": {given[0]: _channels(asked, given[0])}}
     if asked.sample_shapes is not None:

@@ -189,6 +189,7 @@ async def _read_request(services: Services, caller: Caller, request: Request) ->
     Raises:
         Problem: too long, not what is expected, or a model or bundle that is not there.
         OptionsError: the options are wrong.
+        PreprocessingError: images that neither bundle nor options have settings for.
     """
     asked = await read_body(request, JobRequest, services.settings.max_options_bytes)
     options = parse_options(asked.options)
@@ -198,6 +199,7 @@ async def _read_request(services: Services, caller: Caller, request: Request) ->
     use = services.holdings.use
     model = await anyio.to_thread.run_sync(use, caller, Kind.MODEL, asked.model_id)
     bundle = await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
+    await services.catalog.require_settings(model, bundle, options)
     return NewJob(
         model_id=model.id,
         bundle_id=bundle.id,

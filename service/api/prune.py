@@ -38,7 +38,7 @@ _REQUEST_BODY: dict[str, Any] = {
                     "bundle": {
                         "type": "string",
                         "format": "binary",
-                        "description": "The calibration bundle: .npz or .safetensors.",
+                        "description": "The calibration bundle: .npz, .safetensors, or images.",
                     },
                     "options": {"$ref": "#/components/schemas/PruneOptions"},
                     "metadata": {

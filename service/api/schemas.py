@@ -221,7 +221,8 @@ class ModelView(UploadView):
     """A stored model and what is in it."""
 
     model: dict[str, Any]
-    """Inputs, outputs, opset, MACs, parameters, number of prunable filters."""
+    """Inputs, outputs, opset, MACs, parameters, number of prunable filters; and in
+    `preprocessing_guess` what images the input suggests (null: none)."""
 
 
 class ArrayView(SchemaBase):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import ConfigDict, Field
 
 from graph_ops.options import parse_options
-from service.access import CallerDep
+from service.access import Caller, CallerDep
 from service.api.answers import MODEL_ANSWERS, model_answer
 from service.api.bodies import json_body, read_body
 from service.api.schemas import JobView, SchemaBase, Sha256
@@ -25,7 +25,7 @@ from service.problems import Problem
 from service.records import JobKind
 from service.services import Services, ServicesDep
 from service.sessions import Piece, Session
-from service.storage import Kind, as_text
+from service.storage import Kind, StoredUpload, as_text
 
 router = APIRouter(tags=["score sessions"])
 
@@ -41,8 +41,8 @@ class SessionRequest(SchemaBase):
     model_id: Sha256
     """sha256 of a model that was uploaded."""
     options: dict[str, Any] | None = None
-    """What defines the scores: `loss`, `output`, `targets`, `reduction`, `gate`, `include`,
-    `exclude`, `engine`, `batch_size`. Every sample is scored: nothing is held out."""
+    """What defines the scores: `loss`, `output`, `targets`, `preprocessing`, `reduction`, `gate`,
+    `include`, `exclude`, `engine`, `batch_size`. Every sample is scored: nothing is held out."""
 
 
 class PieceRequest(SchemaBase):
@@ -189,15 +189,17 @@ async def add_bundle(
     key = check_key(idempotency_key)
     asked = await read_body(request, PieceRequest, services.settings.max_options_bytes)
     metadata = check_metadata(asked.metadata)
-    filename = await _use_model(services, caller, session)
+    model = await _use_model(services, caller, session)
     use = services.holdings.use
     bundle = await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
+    options = parse_options(session.options)
+    await services.catalog.require_settings(model, bundle, options)
     services.storage.require_space()
     new = NewJob(
         model_id=session.model_id,
         bundle_id=bundle.id,
-        filename=filename,
-        options=parse_options(session.options).model_dump(mode="json"),
+        filename=model.filename,
+        options=options.model_dump(mode="json"),
         sent_options=session.options,
         metadata=metadata,
         kind=JobKind.SCORE,
@@ -288,15 +290,16 @@ async def cut_from_session(
     ours = session.options if asked.bundle_id is None else _without(session.options)
     sent = {**ours, **(asked.options or {})}
     options = parse_options(sent)
-    filename = await _use_model(services, caller, session)
+    model = await _use_model(services, caller, session)
     if asked.bundle_id is not None:
         use = services.holdings.use
-        await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
+        bundle = await anyio.to_thread.run_sync(use, caller, Kind.BUNDLE, asked.bundle_id)
+        await services.catalog.require_settings(model, bundle, options)
     services.storage.require_space()
     new = NewJob(
         model_id=session.model_id,
         bundle_id=asked.bundle_id or "",
-        filename=filename,
+        filename=model.filename,
         options=options.model_dump(mode="json"),
         sent_options=options.model_dump(mode="json", exclude_unset=True),
         metadata=metadata,
@@ -307,10 +310,9 @@ async def cut_from_session(
     return await model_answer(services, request, job, preferences)
 
 
-async def _use_model(services: Services, caller: Any, session: Session) -> str:
+async def _use_model(services: Services, caller: Caller, session: Session) -> StoredUpload:
     use = services.holdings.use
-    model = await anyio.to_thread.run_sync(use, caller, Kind.MODEL, session.model_id)
-    return model.filename
+    return await anyio.to_thread.run_sync(use, caller, Kind.MODEL, session.model_id)
 
 
 def _without(options: dict[str, Any]) -> dict[str, Any]:

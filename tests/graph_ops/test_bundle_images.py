@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as arrow
 import pytest
-from PIL import Image
+from pyarrow import parquet
 
 from graph_ops import prune
 from graph_ops.bundle import (
@@ -32,6 +30,7 @@ from graph_ops.errors import (
 )
 from tests.support import digits
 from tests.support.bundles import write_npz
+from tests.support.image_bundles import as_folder, as_tar, as_tar_gz, as_zip, png
 
 SIZE = 8
 RGB = InputSpec("x", np.dtype(np.float32), (None, 3, SIZE, SIZE))
@@ -41,33 +40,7 @@ IDS = [1, 0, 1, 0, 1, 0]
 PLAIN = {"resize": [SIZE, SIZE]}
 
 
-def png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
 PNGS = [png(p) for p in PIXELS]
-
-
-def as_zip(path: Path, files: Mapping[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def as_tar(path: Path, files: Mapping[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-def as_tar_gz(path: Path, files: Mapping[str, bytes]) -> Path:
-    return as_tar(path, files, "w:gz")
 
 
 def settings(**more: object) -> dict[str, bytes]:
@@ -88,7 +61,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("pack", [as_zip, as_tar, as_tar_gz])
+@pytest.mark.parametrize("pack", [as_zip, as_tar, as_tar_gz, as_folder])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_and_archive_gives_the_same_samples(
     tmp_path: Path, pack: object, layout: str
@@ -254,8 +227,6 @@ def test_shards_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 def test_a_parquet_image_set_is_read_like_an_archive(tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     images = [{"bytes": content, "path": None} for content in PNGS]
     table = arrow.table({"image": images, "label": IDS})
     parquet.write_table(table, tmp_path / "b.parquet")

@@ -4,6 +4,8 @@ import { bytes, count, magnitude, percent, plural } from "../lib/format.js";
 import { html } from "../vendor/preact.js";
 import { Bar } from "./cost-change.js";
 
+const CLASSES_SHOWN = 8;
+
 export function ModelFacts({ stored }) {
   const { model } = stored;
   const share = model.filters ? model.prunable_filters / model.filters : 0;
@@ -27,6 +29,7 @@ export function ModelFacts({ stored }) {
 }
 
 export function BundleFacts({ stored }) {
+  if (stored.images) return html`<${ImageFacts} stored=${stored} />`;
   return html`
     <p class="file-name"><strong>${stored.filename}</strong> <span class="muted">${bytes(stored.size_bytes)}</span></p>
     <p class="prunable">
@@ -36,6 +39,22 @@ export function BundleFacts({ stored }) {
       ${stored.arrays.map((array) => html`<${Fact} key=${array.name} name=${array.name}>${tensor({ ...array, name: "" })}<//>`)}
     </dl>
   `;
+}
+
+function ImageFacts({ stored }) {
+  const { images } = stored;
+  return html`
+    <p class="file-name"><strong>${stored.filename}</strong> <span class="muted">${bytes(stored.size_bytes)}</span></p>
+    <p class="prunable"><strong class="figure">${count(images.count)}</strong> images, ${labelsIn(images)}</p>
+  `;
+}
+
+function labelsIn({ is_labelled: isLabelled, classes }) {
+  if (!isLabelled) return "without labels";
+  if (!classes) return "with class ids";
+  const named = classes.slice(0, CLASSES_SHOWN).join(", ");
+  const more = classes.length > CLASSES_SHOWN ? ", …" : "";
+  return `of ${plural(classes.length, "class")}: ${named}${more}`;
 }
 
 function Fact({ name, children }) {

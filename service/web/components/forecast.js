@@ -4,10 +4,16 @@ import { count, magnitude, plural } from "../lib/format.js";
 import { html } from "../vendor/preact.js";
 import { CostChange } from "./cost-change.js";
 
-export function Forecast({ forecast, isReady }) {
+const LACKING = {
+  bundle: "Add a bundle to see what this goal would come to.",
+  settings: "Say how the images are read to see what this goal would come to.",
+};
+
+/** `lacks`: what is missing while it is not ready. */
+export function Forecast({ forecast, isReady, lacks }) {
   const { value, problem, isLoading } = forecast;
   if (!isReady) {
-    return html`<p class="muted">Add a bundle to see what this goal would come to.</p>`;
+    return html`<p class="muted">${LACKING[lacks]}</p>`;
   }
   if (!value) {
     if (problem) return html`<p class="muted">There is no preview: see what is wrong first.</p>`;

@@ -10,7 +10,9 @@ export function placeOf(problem) {
   if (code === "target_unreachable") return "goal";
   if (code === "options_invalid" || code === "options_no_match" || code === "loss_invalid") {
     const fields = fieldProblems(problem);
-    return Object.keys(fields).some((field) => field.split(".")[0] === "target") ? "goal" : "options";
+    const names = new Set(Object.keys(fields).map((field) => field.split(".")[0]));
+    if (names.has("preprocessing")) return "bundle";
+    return names.has("target") ? "goal" : "options";
   }
   return "run";
 }

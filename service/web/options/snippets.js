@@ -58,6 +58,8 @@ function flags({ target, ...options }) {
   return Object.entries({ ...target, ...options }).flatMap(([name, value]) => {
     const flag = `--${name.replaceAll("_", "-")}`;
     if (typeof value === "boolean") return [value ? flag : `--no-${flag.slice(2)}`];
+    // The flags of a list are repeated; what has a structure of its own is given as JSON.
+    if (typeof value === "object" && !Array.isArray(value)) return [`${flag} ${shellWord(JSON.stringify(value))}`];
     return [value].flat().map((item) => `${flag} ${shellWord(String(item))}`);
   });
 }

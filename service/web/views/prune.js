@@ -7,6 +7,7 @@ import { FileCard } from "../components/file-card.js";
 import { BundleFacts, ModelFacts } from "../components/file-facts.js";
 import { Forecast } from "../components/forecast.js";
 import { Goal } from "../components/goal.js";
+import { ImageSettings } from "../components/image-settings.js";
 import { OptionsForm } from "../components/options-form.js";
 import { Problem } from "../components/problem.js";
 import { snippetsOf } from "../components/snippets.js";
@@ -33,11 +34,14 @@ export function PruneView({ query }) {
   const model = useLoaded((signal) => getJson(`/v1/models/${modelId}`, { signal }), [modelId]);
   const bundle = useLoaded((signal) => getJson(`/v1/bundles/${bundleId}`, { signal }), [bundleId]);
   const channels = useLoaded((signal) => getJson(`/v1/models/${modelId}/channels`, { signal }), [modelId]);
+  const images = bundle.value?.images;
+  const lacksSettings = images && !images.preprocessing && !options.preprocessing;
   const optionsText = JSON.stringify(options);
   const forecast = useLoaded(
     (signal) =>
       postJson("/v1/jobs?dry_run=true", { model_id: modelId, bundle_id: bundleId, options }, { signal }),
-    [modelId, bundleId, optionsText],
+    // Images that nobody has said how to read are asked about, not tried.
+    [modelId, bundle.value && !lacksSettings ? bundleId : null, optionsText],
     { delayMs: FORECAST_DELAY_MS },
   );
   const start = useStart({ modelId, bundleId, options });
@@ -55,8 +59,12 @@ export function PruneView({ query }) {
     changeQuery(part);
   };
   const setOptions = (next) => change({ options: JSON.stringify(next) });
+  // What was agreed for one bundle's images says nothing of another's.
+  const changeBundle = (id) => change({ bundle: id, options: JSON.stringify(without(options, "preprocessing")) });
+  const agree = (preprocessing) =>
+    setOptions(preprocessing ? { ...options, preprocessing } : without(options, "preprocessing"));
   const onFiles = (kind) => (files) => setOffered((last) => ({ ...last, ...sorted(files, kind) }));
-  const isReady = model.value && bundle.value;
+  const isReady = model.value && bundle.value && !lacksSettings;
   const isRefused = forecast.problem && place !== "run";
 
   return html`
@@ -79,16 +87,26 @@ export function PruneView({ query }) {
         <${FileCard}
           icon="bundle"
           title="Bundle"
-          hint="Calibration examples: .npz or .safetensors, one array for each input, and labels if you have them"
+          hint="A few hundred examples of what the network sees: images as .zip, .tar (a folder per class, labels.csv, WebDataset) or .parquet; or arrays as .npz or .safetensors, named as the inputs"
           path="/v1/bundles"
           stored=${bundleId && bundle.value}
-          problem=${bundle.problem ?? at("bundle")}
+          problem=${bundle.problem ?? (settingsProblem(problem) ? null : at("bundle"))}
           offered=${offered.bundle}
           onFiles=${onFiles("bundle")}
-          onStored=${(id) => change({ bundle: id })}
-          onRemove=${() => change({ bundle: null })}
+          onStored=${changeBundle}
+          onRemove=${() => changeBundle(null)}
         >
           ${bundle.value && html`<${BundleFacts} stored=${bundle.value} />`}
+          ${images && html`
+            <${ImageSettings}
+              key=${bundleId}
+              own=${images.preprocessing}
+              guess=${modelId && model.value ? (model.value.model.preprocessing_guess ?? null) : undefined}
+              agreed=${options.preprocessing ?? null}
+              problem=${settingsProblem(problem)}
+              onAgree=${agree}
+            />
+          `}
         <//>
       </div>
 
@@ -110,7 +128,7 @@ export function PruneView({ query }) {
           </section>
           <section class="card preview" aria-labelledby="preview-title" aria-busy=${String(forecast.isLoading)}>
             <header class="card-head"><h2 id="preview-title">Preview</h2></header>
-            <${Forecast} forecast=${forecast} isReady=${isReady} />
+            <${Forecast} forecast=${forecast} isReady=${isReady} lacks=${lacksSettings ? "settings" : "bundle"} />
             ${at("run") && html`<${Problem} problem=${problem} />`}
             <button
               type="button"
@@ -186,8 +204,18 @@ function goalProblem(problem) {
   return first ? first[1] : problem.detail;
 }
 
+/** What is wrong with the settings for images, in words; null where nothing is. */
+function settingsProblem(problem) {
+  const found = Object.entries(problem ? fieldProblems(problem) : {});
+  return found.find(([field]) => field.split(".")[0] === "preprocessing")?.[1] ?? null;
+}
+
+function without(options, name) {
+  return Object.fromEntries(Object.entries(options).filter(([key]) => key !== name));
+}
+
 function changedNote(options) {
-  const changed = Object.keys(options).length - 1;
+  const changed = Object.keys(without(options, "preprocessing")).length - 1;
   return changed > 0 ? `: ${plural(changed, "changed option")}` : "";
 }
 
