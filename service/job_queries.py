@@ -1,23 +1,42 @@
-"""Rows of the database as records, and the buckets that durations are counted in."""
+"""Queries for jobs, and rows of the database as records."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from service.records import Job
-
-DURATION_BUCKETS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0)
-"""Upper bounds, in seconds; one more bucket holds what took longer."""
-
-NEVER_RAN = -1
-"""Bucket of jobs that ended before they began."""
+from service.database import JOBS, LABELS
+from service.records import Job, JobState
 
 
-def bucket_of(seconds: float | None) -> int:
-    """Index of the bucket that a duration falls into."""
-    return NEVER_RAN if seconds is None else bisect_left(DURATION_BUCKETS, seconds)
+def page_query(
+    limit: int,
+    before: tuple[int, str] | None,
+    state: JobState | None,
+    labels: Iterable[tuple[str, str | None]],
+    owner: str | None,
+) -> sa.Select[tuple[object, ...]]:
+    """Up to `limit` jobs, newest first; arguments as those of `JobStore.page`."""
+    query = sa.select(JOBS).order_by(JOBS.c.created_us.desc(), JOBS.c.id.desc()).limit(limit)
+    if before is not None:
+        created, job_id = before
+        query = query.where(
+            sa.or_(
+                JOBS.c.created_us < created,
+                sa.and_(JOBS.c.created_us == created, JOBS.c.id < job_id),
+            )
+        )
+    if state is not None:
+        query = query.where(JOBS.c.state == state)
+    if owner is not None:
+        query = query.where(JOBS.c.owner == owner)
+    for key, value in labels:
+        pairs = sa.select(LABELS.c.job_id).where(LABELS.c.key == key)
+        if value is not None:
+            pairs = pairs.where(LABELS.c.value == value)
+        query = query.where(JOBS.c.id.in_(pairs))
+    return query
 
 
 def job_of(row: sa.RowMapping) -> Job:

@@ -85,7 +85,7 @@ class Jobs:
     ) -> None:
         self._quotas = quotas
         self.store = store
-        self.watcher = Watcher(store)
+        self.watcher = Watcher(store.events)
         self._queue = queue
         self._workers = workers
         self._files = files
@@ -289,7 +289,7 @@ class Jobs:
         return accepted
 
     def _check_room(self) -> None:
-        self._refuse(self.store.counts(), self._workers.slots())
+        self._refuse(self.store.statistics.counts(), self._workers.slots())
 
     def _refuse(self, counts: Mapping[str, int], slots: int) -> None:
         waiting = counts[JobState.QUEUED]

@@ -19,9 +19,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from service.job_queries import DURATION_BUCKETS
+from service.job_statistics import DURATION_BUCKETS, JobStatistics
 from service.storage import Storage
-from service.store import JobStore
 from service.workers import Workers
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -32,7 +31,7 @@ _REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1800.0)
 class Metrics:
     """The server's counters, in a registry of their own."""
 
-    def __init__(self, store: JobStore, workers: Workers, storage: Storage) -> None:
+    def __init__(self, statistics: JobStatistics, workers: Workers, storage: Storage) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "pruner_http_requests",
@@ -53,8 +52,8 @@ class Metrics:
         self._response_bytes = Counter(
             "pruner_response_bytes", "Bytes of response bodies sent.", registry=self.registry
         )
-        self.registry.register(_JobCollector(store))
-        self.registry.register(_MachineCollector(store, workers, storage))
+        self.registry.register(_JobCollector(statistics))
+        self.registry.register(_MachineCollector(statistics, workers, storage))
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the path's template, not the path."""
@@ -77,8 +76,8 @@ class Metrics:
 class _JobCollector(Collector):
     """Counts jobs when they are asked for."""
 
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
+    def __init__(self, statistics: JobStatistics) -> None:
+        self._statistics = statistics
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the database is not asked before it is there."""
@@ -87,7 +86,7 @@ class _JobCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Jobs that wait or run, jobs that ended, and how long they took."""
         waiting = GaugeMetricFamily("pruner_jobs", "Jobs that are not over.", labels=["state"])
-        for state, count in self._store.counts().items():
+        for state, count in self._statistics.counts().items():
             waiting.add_metric([state], count)
         ended = CounterMetricFamily(
             "pruner_jobs_ended", "Jobs that ended.", labels=["state", "code"]
@@ -95,7 +94,7 @@ class _JobCollector(Collector):
         jobs: Tally[tuple[str, str]] = Tally()
         buckets: Tally[int] = Tally()
         seconds = 0.0
-        for row in self._store.ended():
+        for row in self._statistics.ended():
             jobs[row["state"], row["code"]] += row["jobs"]
             if row["bucket"] >= 0:
                 buckets[row["bucket"]] += row["jobs"]
@@ -114,12 +113,12 @@ class _JobCollector(Collector):
         age = GaugeMetricFamily(
             "pruner_queue_age_seconds",
             "Time that the oldest queued job has waited.",
-            self._store.oldest_waiting_s(),
+            self._statistics.oldest_waiting_s(),
         )
         phases = CounterMetricFamily(
             "pruner_phase_seconds", "Time that succeeded jobs spent in a phase.", labels=["phase"]
         )
-        for row in self._store.phases():
+        for row in self._statistics.phases():
             phases.add_metric([row["phase"]], row["seconds"])
         return [waiting, ended, duration, age, phases]
 
@@ -127,8 +126,8 @@ class _JobCollector(Collector):
 class _MachineCollector(Collector):
     """Tells of workers and storage when asked."""
 
-    def __init__(self, store: JobStore, workers: Workers, storage: Storage) -> None:
-        self._store = store
+    def __init__(self, statistics: JobStatistics, workers: Workers, storage: Storage) -> None:
+        self._statistics = statistics
         self._workers = workers
         self._storage = storage
 
@@ -156,7 +155,7 @@ class _MachineCollector(Collector):
         gauges = {
             "pruner_stored_bytes": (
                 "Bytes of models, bundles and results.",
-                self._store.stored_bytes(),
+                self._statistics.stored_bytes(),
             ),
             "pruner_disk_free_bytes": (
                 "Free bytes on the disk of this API's data folder.",
@@ -164,7 +163,7 @@ class _MachineCollector(Collector):
             ),
             "pruner_webhooks_waiting": (
                 "Webhook messages that have not arrived yet.",
-                self._store.waiting_webhooks(),
+                self._statistics.waiting_webhooks(),
             ),
         }
         plain = [GaugeMetricFamily(name, words, value) for name, (words, value) in gauges.items()]

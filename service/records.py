@@ -162,3 +162,14 @@ def expiry() -> Failure:
 def cancellation() -> Failure:
     """Why a cancelled job gave no result."""
     return Failure(code="job_cancelled", detail="The job was cancelled before it was over.")
+
+
+def exhaustion(attempts: int, last: Failure | None) -> Failure:
+    """What a job is that has used up its attempts."""
+    if last is None:
+        last = Failure(code="job_crashed", detail="The process was lost together with its worker.")
+    return Failure(
+        code=last.code,
+        detail=f"{last.detail} It was begun {attempts} times without finishing a round.",
+        members={**last.members, "attempts": attempts},
+    )

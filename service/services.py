@@ -74,7 +74,7 @@ class Services:
         database = Database(settings.database)
         store = JobStore(database, settings.job_retention_s)
         workers = Workers(database)
-        metrics = Metrics(store, workers, storage)
+        metrics = Metrics(store.statistics, workers, storage)
         children = Children(settings)
         guard = OutboundGuard.of(settings)
         quotas = Quotas(settings)

@@ -9,7 +9,10 @@ what belongs to somebody else.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import httpx
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from service.objects import StorageUnavailable, open_store, reading
 from service.outbound import OutboundGuard, UrlRefused, new_client
@@ -18,6 +21,14 @@ from service.settings import Settings
 from service.sinks import FileSink
 
 _PIECE_BYTES = 2**20
+
+
+class UrlSource(BaseModel):
+    """Body of an upload that names where the file is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, StringConstraints(pattern=r"^[\x00-\x7f]+$", max_length=2048)]
 
 
 class Sources:

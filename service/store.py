@@ -14,28 +14,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import quotas, webhooks
-from service.database import (
-    ENDED,
-    EVENTS,
-    JOBS,
-    KEYS,
-    LABELS,
-    PHASES,
-    WEBHOOKS,
-    Database,
-)
+from service import webhooks
+from service.database import EVENTS, JOBS, KEYS, LABELS, Database
+from service.event_log import EventLog
 from service.fairness import next_turn
-from service.job_queries import bucket_of, job_of, metadata_rows
+from service.job_queries import job_of, metadata_rows, page_query
+from service.job_statistics import JobStatistics, unfinished_counts
 from service.records import (
     UNFINISHED,
     Failure,
     Job,
-    JobEvent,
     JobProgress,
     JobState,
     ResultFile,
     cancellation,
+    exhaustion,
     expiry,
 )
 from service.storage import now
@@ -66,6 +59,8 @@ class JobStore:
     def __init__(self, database: Database, retention_s: float) -> None:
         self._database = database
         self._retention_s = retention_s
+        self.events = EventLog(database)
+        self.statistics = JobStatistics(database)
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -91,82 +86,9 @@ class JobStore:
             labels: Only jobs with all these keys in their metadata, at these values where given.
             owner: Only jobs of this owner; None for those of all.
         """
-        query = sa.select(JOBS).order_by(JOBS.c.created_us.desc(), JOBS.c.id.desc()).limit(limit)
-        if before is not None:
-            created, job_id = before
-            query = query.where(
-                sa.or_(
-                    JOBS.c.created_us < created,
-                    sa.and_(JOBS.c.created_us == created, JOBS.c.id < job_id),
-                )
-            )
-        if state is not None:
-            query = query.where(JOBS.c.state == state)
-        if owner is not None:
-            query = query.where(JOBS.c.owner == owner)
-        for key, value in labels:
-            pairs = sa.select(LABELS.c.job_id).where(LABELS.c.key == key)
-            if value is not None:
-                pairs = pairs.where(LABELS.c.value == value)
-            query = query.where(JOBS.c.id.in_(pairs))
+        query = page_query(limit, before, state, labels, owner)
         with self._database.read() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
-
-    def heads(self, job_ids: Iterable[str]) -> dict[str, int]:
-        """Number of the newest event of each of these jobs that exists."""
-        wanted = list(job_ids)
-        query = sa.select(JOBS.c.id, JOBS.c.last_event)
-        with self._database.read() as connection:
-            found: dict[str, int] = {}
-            for start in range(0, len(wanted), 500):
-                part = query.where(JOBS.c.id.in_(wanted[start : start + 500]))
-                found.update({row.id: row.last_event for row in connection.execute(part)})
-            return found
-
-    def events(self, job_id: str, after: int) -> list[JobEvent]:
-        """Events of a job with higher numbers than `after`, in order."""
-        query = (
-            sa.select(EVENTS.c.number, EVENTS.c.kind, EVENTS.c.data)
-            .where(EVENTS.c.job_id == job_id, EVENTS.c.number > after)
-            .order_by(EVENTS.c.number)
-        )
-        with self._database.read() as connection:
-            rows = connection.execute(query).mappings()
-            return [JobEvent.model_validate(dict(row)) for row in rows]
-
-    def counts(self) -> dict[str, int]:
-        """Number of jobs in each state that is not final."""
-        with self._database.read() as connection:
-            return self._counts(connection)
-
-    def ended(self) -> list[Mapping[str, Any]]:
-        """Jobs that ended, by state, code and duration: rows of `ended_jobs`."""
-        with self._database.read() as connection:
-            return [dict(row) for row in connection.execute(sa.select(ENDED)).mappings()]
-
-    def phases(self) -> list[Mapping[str, Any]]:
-        """Seconds that jobs spent in each phase: rows of `phase_seconds`."""
-        with self._database.read() as connection:
-            return [dict(row) for row in connection.execute(sa.select(PHASES)).mappings()]
-
-    def oldest_waiting_s(self) -> float:
-        """Seconds that the oldest queued job has waited; 0 when none waits."""
-        query = sa.select(sa.func.min(JOBS.c.created_us)).where(JOBS.c.state == JobState.QUEUED)
-        with self._database.read() as connection:
-            oldest = connection.execute(query).scalar()
-            at = self._database.clock(connection)
-        return 0.0 if oldest is None else max(0.0, at - oldest / 1e6)
-
-    def stored_bytes(self) -> int:
-        """Bytes of all models, bundles and results."""
-        with self._database.read() as connection:
-            return quotas.stored_bytes(connection)
-
-    def waiting_webhooks(self) -> int:
-        """Webhook messages that have not arrived yet."""
-        query = sa.select(sa.func.count()).select_from(WEBHOOKS)
-        with self._database.read() as connection:
-            return int(connection.execute(query).scalar_one())
 
     def user_of(self, upload_id: str, owner: str | None = None) -> str | None:
         """Id of a job that is not over and needs this model or bundle, or None.
@@ -234,7 +156,7 @@ class JobStore:
             existing = self._find(connection, known or job.id)
             if existing is not None:
                 return existing
-            check(connection, self._counts(connection))
+            check(connection, unfinished_counts(connection))
             job.turn = next_turn(connection, job.owner)
             values = job.model_dump(mode="json")
             values |= {"stalled": 0, "last_event": 0, "last_failure": None, "started_at": None}
@@ -245,7 +167,7 @@ class JobStore:
                 connection.execute(
                     KEYS.insert().values(digest=key, fingerprint=job.fingerprint, job_id=job.id)
                 )
-            self._tell_state(connection, job)
+            self.events.append_state(connection, job)
             enqueue(connection, job)
             return job
 
@@ -330,7 +252,7 @@ class JobStore:
             stalled = row["stalled"] if rounds <= job.rounds else 0
             if stalled >= max_attempts:
                 last = row["last_failure"]
-                failure = _exhaustion(stalled, None if last is None else Failure(**last))
+                failure = exhaustion(stalled, None if last is None else Failure(**last))
                 return self._end(connection, job, JobState.FAILED, failure)
             job.attempts, job.rounds = job.attempts + 1, max(rounds, job.rounds)
             changes = {
@@ -370,7 +292,7 @@ class JobStore:
             job = self._held(connection, ticket)
             data = progress.model_dump(mode="json")
             self._update(connection, job.id, progress=data)
-            self._tell(connection, job, "progress", data)
+            self.events.append_progress(connection, job, data)
 
     def note_failure(self, ticket: Ticket, failure: Failure) -> None:
         """Remember why an attempt failed; another one follows.
@@ -410,7 +332,7 @@ class JobStore:
             job = self._held(connection, ticket)
             job.results = results or {}
             job.progress = progress or job.progress
-            self._count_phases(connection, phase_seconds or {})
+            self.statistics.count_phases(connection, phase_seconds or {})
             return self._end(connection, job, state, failure)
 
     # What the sweeper does ---------------------------------------------------------------------
@@ -475,15 +397,6 @@ class JobStore:
             raise Fenced
         return job
 
-    def _counts(self, connection: sa.Connection) -> dict[str, int]:
-        query = (
-            sa.select(JOBS.c.state, sa.func.count())
-            .where(JOBS.c.state.in_(UNFINISHED))
-            .group_by(JOBS.c.state)
-        )
-        found = {row[0]: row[1] for row in connection.execute(query)}
-        return {str(state): found.get(state, 0) for state in UNFINISHED}
-
     def _update(self, connection: sa.Connection, job_id: str, **values: Any) -> None:
         connection.execute(JOBS.update().where(JOBS.c.id == job_id).values(**values))
 
@@ -492,16 +405,13 @@ class JobStore:
         job.times[state] = now()
         times = {str(name): at for name, at in job.times.items()}
         self._update(connection, job.id, state=state, times=times, **values)
-        self._tell_state(connection, job)
+        self.events.append_state(connection, job)
 
     def _end(
         self, connection: sa.Connection, job: Job, state: JobState, failure: Failure | None
     ) -> Job:
         job.failure = failure
-        # Progress is for those who watch; what is kept of a job are its states.
-        connection.execute(
-            EVENTS.delete().where(EVENTS.c.job_id == job.id, EVENTS.c.kind == "progress")
-        )
+        self.events.drop_progress(connection, job.id)
         if self._retention_s:
             job.expires_at = time.time() + self._retention_s
         fields = {"failure", "results", "progress", "expires_at"}
@@ -512,54 +422,9 @@ class JobStore:
         started = sa.select(JOBS.c.started_at).where(JOBS.c.id == job.id)
         started_at = connection.execute(started).scalar()
         seconds = None if started_at is None else max(0.0, time.time() - started_at)
-        self._count_end(connection, state, failure.code if failure else "", seconds)
+        self.statistics.count_end(connection, state, failure.code if failure else "", seconds)
         return job
-
-    def _count_phases(self, connection: sa.Connection, phase_seconds: Mapping[str, float]) -> None:
-        for phase, seconds in phase_seconds.items():
-            row = {"phase": phase, "jobs": 1, "seconds": seconds}
-            more = {"jobs": PHASES.c.jobs + 1, "seconds": PHASES.c.seconds + seconds}
-            connection.execute(self._database.upsert(PHASES, row, more))
-
-    def _count_end(
-        self, connection: sa.Connection, state: JobState, code: str, seconds: float | None
-    ) -> None:
-        row: dict[str, Any] = {
-            "state": state,
-            "code": code,
-            "bucket": bucket_of(seconds),
-            "jobs": 1,
-        }
-        row["seconds"] = seconds or 0.0
-        more = {"jobs": ENDED.c.jobs + 1, "seconds": ENDED.c.seconds + row["seconds"]}
-        connection.execute(self._database.upsert(ENDED, row, more))
-
-    def _tell_state(self, connection: sa.Connection, job: Job) -> None:
-        data: dict[str, Any] = {"state": str(job.state), "at": job.times[job.state]}
-        if job.failure is not None:
-            data["code"] = job.failure.code
-        self._tell(connection, job, "state", data)
-
-    def _tell(
-        self, connection: sa.Connection, job: Job, kind: str, data: Mapping[str, Any]
-    ) -> None:
-        job.last_event += 1
-        self._update(connection, job.id, last_event=job.last_event)
-        connection.execute(
-            EVENTS.insert().values(job_id=job.id, number=job.last_event, kind=kind, data=dict(data))
-        )
 
 
 def _is_holder(ticket: Ticket, workflow_id: str, attempts: int) -> bool:
     return ticket.job.workflow_id == workflow_id and ticket.attempt == attempts
-
-
-def _exhaustion(attempts: int, last: Failure | None) -> Failure:
-    """What a job is that has used up its attempts."""
-    if last is None:
-        last = Failure(code="job_crashed", detail="The process was lost together with its worker.")
-    return Failure(
-        code=last.code,
-        detail=f"{last.detail} It was begun {attempts} times without finishing a round.",
-        members={**last.members, "attempts": attempts},
-    )

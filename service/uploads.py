@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +10,14 @@ import anyio.to_thread
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
+from service.bodies import body_chunks, read_body
 from service.files import remove
 from service.metrics import Metrics
 from service.multipart import FilePart, Form, FormReader, TextPart
 from service.problems import Problem
 from service.settings import Settings
 from service.sinks import FileSink, ReceivedFile
-from service.sources import Sources
+from service.sources import Sources, UrlSource
 from service.storage import Storage
 
 # Bytes handed to a thread at once: large enough that the hand-over costs nothing, small enough
@@ -120,19 +119,19 @@ class Uploads:
     async def _source(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
         """What a URL in a JSON body names."""
         self._check_length(request, self._settings.max_options_bytes, "body_too_large")
-        url = _url_of(await request.body())
+        source = await read_body(request, UrlSource, self._settings)
         folder = await anyio.to_thread.run_sync(self._storage.new_temporary)
         try:
             sink = FileSink(
                 folder / "body",
-                url.partition("?")[0].rpartition("/")[2],
+                source.url.partition("?")[0].rpartition("/")[2],
                 max_bytes=part.max_bytes,
                 too_large_code=part.too_large_code,
                 part="file",
                 on_bytes=self._metrics.count_upload,
             )
             try:
-                await anyio.to_thread.run_sync(self._sources.fetch, url, sink)
+                await anyio.to_thread.run_sync(self._sources.fetch, source.url, sink)
                 received = await anyio.to_thread.run_sync(sink.finish)
             finally:
                 sink.abandon()
@@ -186,18 +185,7 @@ class Uploads:
         """
         batch = bytearray()
         since_check = 0
-        chunks = request.stream()
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.upload_idle_timeout_s):
-                    chunk = await anext(chunks, None)
-            except TimeoutError:
-                raise Problem(
-                    "upload_stalled",
-                    f"No bytes came for {self._settings.upload_idle_timeout_s:g} seconds.",
-                ) from None
-            if chunk is None:
-                break
+        async for chunk in body_chunks(request, self._settings.upload_idle_timeout_s):
             batch += chunk
             if len(batch) < _BATCH_BYTES:
                 continue
@@ -209,22 +197,6 @@ class Uploads:
             batch.clear()
         if batch:
             await anyio.to_thread.run_sync(write, bytes(batch))
-
-
-def _url_of(body: bytes) -> str:
-    """The URL in a body `{"url": "..."}`.
-
-    Raises:
-        Problem: it is something else.
-    """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    url = document.get("url") if isinstance(document, dict) and len(document) == 1 else None
-    if not isinstance(url, str) or not url.isascii() or len(url) > 2048:
-        raise Problem("request_invalid", 'The body has to be {"url": "..."}.', errors=[])
-    return url
 
 
 async def _remove(folder: Path) -> None:

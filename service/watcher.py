@@ -15,8 +15,8 @@ from contextlib import contextmanager
 import anyio.to_thread
 import sqlalchemy as sa
 
+from service.event_log import EventLog
 from service.records import JobEvent
-from service.store import JobStore
 
 _LOOK_S = 0.1
 _RETRY_S = 1.0
@@ -70,8 +70,8 @@ class Watch:
 class Watcher:
     """Watches jobs on behalf of requests. Used on one event loop."""
 
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
+    def __init__(self, event_log: EventLog) -> None:
+        self._event_log = event_log
         self._watches: dict[str, set[Watch]] = {}
         self._heads: dict[str, int | None] = {}
         self._task: asyncio.Task[None] | None = None
@@ -105,7 +105,7 @@ class Watcher:
     async def _look(self) -> None:
         while self._watches:
             try:
-                found = await anyio.to_thread.run_sync(self._store.heads, list(self._watches))
+                found = await anyio.to_thread.run_sync(self._event_log.heads, list(self._watches))
             except sa.exc.SQLAlchemyError as error:
                 log.warning("the database does not answer: %s", type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
@@ -124,7 +124,7 @@ class Watcher:
         events: list[JobEvent] = []
         try:
             if known is not None and head is not None:
-                events = await anyio.to_thread.run_sync(self._store.events, job_id, known)
+                events = await anyio.to_thread.run_sync(self._event_log.after, job_id, known)
         except sa.exc.SQLAlchemyError:
             known = None
         newest = max((event.number for event in events), default=head or 0)

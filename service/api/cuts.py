@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field
 from graph_ops.options import parse_options
 from service.access import CallerDep
 from service.api.answers import MODEL_ANSWERS, model_answer
-from service.api.bodies import json_body, read_body
 from service.api.models import ModelId, get_upload
 from service.api.schemas import SchemaBase, Sha256
 from service.api.waiting import KeyHeader, PreferHeader
+from service.bodies import json_body, read_body
 from service.idempotency import check_key
 from service.jobs import NewJob
 from service.metadata import check_metadata
@@ -69,7 +69,7 @@ async def cut_model(
     """Drop channels that you name, checked and proven like everything else."""
     preferences = parse_prefer(prefer or [])
     key = check_key(idempotency_key)
-    asked = await read_body(request, CutRequest, services.settings.max_cut_bytes)
+    asked = await read_body(request, CutRequest, services.settings, services.settings.max_cut_bytes)
     given = [name for name in ("drop", "keep", "report") if getattr(asked, name) is not None]
     if len(given) != 1:
         raise Problem(

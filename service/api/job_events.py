@@ -69,7 +69,7 @@ async def _stream(jobs: Jobs, job: Job, after: int) -> AsyncIterator[str]:
         while True:
             try:
                 if missing is None:
-                    missing = await anyio.to_thread.run_sync(jobs.store.events, job.id, after)
+                    missing = await anyio.to_thread.run_sync(jobs.store.events.after, job.id, after)
                     is_gone = not missing and await jobs.find(job.id) is None
                 else:
                     is_gone = False

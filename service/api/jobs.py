@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from graph_ops.options import parse_options
 from service.access import Caller, CallerDep
-from service.api.bodies import json_body, read_body
 from service.api.models import get_upload
 from service.api.schemas import CallersJobId, Forecast, JobPage, JobRequest, JobView
 from service.api.visible import VisibleJob
 from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
+from service.bodies import json_body, read_body
 from service.idempotency import check_key
 from service.jobs import NewJob
 from service.metadata import check_metadata, parse_labels
@@ -191,7 +191,7 @@ async def _read_request(services: Services, caller: Caller, request: Request) ->
         OptionsError: the options are wrong.
         PreprocessingError: images that neither bundle nor options have settings for.
     """
-    asked = await read_body(request, JobRequest, services.settings.max_options_bytes)
+    asked = await read_body(request, JobRequest, services.settings)
     options = parse_options(asked.options)
     metadata = check_metadata(asked.metadata)
     if asked.webhook_url is not None:

@@ -127,7 +127,7 @@ def _check_disk(services: Services) -> str:
 
 def _check_database(services: Services) -> str:
     try:
-        services.jobs.store.counts()
+        services.jobs.store.statistics.counts()
     except sa.exc.SQLAlchemyError as error:
         return f"does not answer ({type(error).__name__})"
     return "ok"

@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field
 from graph_ops.options import parse_options
 from service.access import Caller, CallerDep
 from service.api.answers import MODEL_ANSWERS, model_answer
-from service.api.bodies import json_body, read_body
 from service.api.schemas import JobView, SchemaBase, Sha256
 from service.api.upload_docs import upload_body
 from service.api.waiting import KeyHeader, PreferHeader, job_response, wait_for
+from service.bodies import json_body, read_body
 from service.idempotency import check_key
 from service.jobs import NewJob
 from service.merging import merged_states
@@ -137,7 +137,7 @@ async def create_session(
     services: ServicesDep, caller: CallerDep, request: Request, response: Response
 ) -> SessionView:
     """Begin to take scores of a stored model."""
-    asked = await read_body(request, SessionRequest, services.settings.max_options_bytes)
+    asked = await read_body(request, SessionRequest, services.settings)
     options = parse_options({**(asked.options or {}), **_TAKEN_WHOLE})
     if not options.criterion.needs_gradients:
         raise Problem(
@@ -187,7 +187,7 @@ async def add_bundle(
     """Score a stored bundle and add that to the session, like `updateScore`."""
     preferences = parse_prefer(prefer or [])
     key = check_key(idempotency_key)
-    asked = await read_body(request, PieceRequest, services.settings.max_options_bytes)
+    asked = await read_body(request, PieceRequest, services.settings)
     metadata = check_metadata(asked.metadata)
     model = await _use_model(services, caller, session)
     use = services.holdings.use
@@ -279,7 +279,7 @@ async def cut_from_session(
     """Cut the session's model by the scores so far, at any target, as often as you like."""
     preferences = parse_prefer(prefer or [])
     key = check_key(idempotency_key)
-    asked = await read_body(request, SessionCutRequest, services.settings.max_options_bytes)
+    asked = await read_body(request, SessionCutRequest, services.settings)
     metadata = check_metadata(asked.metadata)
     if not session.pieces:
         raise Problem(

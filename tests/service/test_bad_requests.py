@@ -158,6 +158,17 @@ TABLE = [
         send={"content": b"x", "headers": {"Content-Type": "text/plain"}},
     ),
     Bad("upload no file", 422, "part_unknown", url="/v1/models", send={"files": {"f": FILE}}),
+    Bad("url is text", 422, "request_invalid", url="/v1/models", send={"json": {"url": "\u00e9"}}),
+    Bad(
+        "url in many chunks",
+        413,
+        "body_too_large",
+        url="/v1/models",
+        send={
+            "content": (bytes(2**16) for _ in range(40)),
+            "headers": {"Content-Type": "application/json"},
+        },
+    ),
     Bad(
         "raw too large",
         413,
@@ -193,11 +204,19 @@ def test_refused_uploads_leave_nothing_behind(server: Server) -> None:
     assert server.client.get("/healthz").json() == {"status": "ok"}
 
 
-def test_an_upload_that_stands_still_is_given_up(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/v1/bundles", "application/octet-stream"),
+        ("/v1/bundles", "application/json"),
+        ("/v1/sessions", "application/json"),
+    ],
+)
+def test_a_body_that_stands_still_is_given_up(server: Server, path: str, content_type: str) -> None:
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
         connection.sendall(
-            b"POST /v1/bundles HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Length: 1000\r\n\r\nsome bytes"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+            "Content-Length: 1000\r\n\r\nsome bytes".encode()
         )
         connection.settimeout(20)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
