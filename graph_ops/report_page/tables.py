@@ -202,6 +202,12 @@ def _provenance(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "bundle, sha256", bundle["sha256"]
+    images = bundle["images"]
+    if images is not None:
+        used = {name: v for name, v in images["preprocessing"].items() if v not in (None, [])}
+        yield "images read with", json.dumps(used)
+        if images["skipped"]:
+            yield "images skipped", ", ".join(images["skipped"])
     yield "samples", f"{as_count(bundle['samples'])}, of which {bundle['held_out']:,} held out"
     score = report["score"]
     yield "score", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in score.items())

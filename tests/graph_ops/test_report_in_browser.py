@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from graph_ops import prune
@@ -50,6 +51,24 @@ def test_every_chart_is_drawn_and_the_page_is_no_wider_than_the_screen(
     bars = page.locator("figure[data-chart=filters] g[aria-label=bar] rect").count()
     assert bars == 2 * (layers or len(digits.CONVOLUTIONS))
     assert complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("layers", [0, 500])
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "dark")])
+def test_axe_finds_nothing_with_all_that_can_be_unfolded_open(
+    browser: Browser, report: dict[str, Any], tmp_path: Path, layers: int, width: int, scheme: Any
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_report(stretched(report, layers) if layers else report))
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(path.as_uri())
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    found = Axe().run(page).response
+    assert found["passes"]
+    assert not found["violations"], [
+        (v["id"], [n["html"][:200] for n in v["nodes"][:5]]) for v in found["violations"]
+    ]
     page.close()
 
 

@@ -55,6 +55,19 @@ def report() -> dict[str, Any]:
     return json.loads(json.dumps(prune(digits.MODEL, digits.BUNDLE, options).report))
 
 
+def test_images_that_were_skipped_are_named(report: dict[str, Any]) -> None:
+    assert "images skipped" not in Page(render_report(report)).text
+    read = copy.deepcopy(report)
+    read["bundle"]["images"] = {
+        "preprocessing": {"preset": None, "resize": [28, 28], "mean": []},
+        "classes": ["cat", "dog"],
+        "skipped": ["cat/<3>.png", "dog/7.png"],
+    }
+    text = Page(render_report(read)).text
+    assert "cat/<3>.png, dog/7.png" in text
+    assert '{"resize": [28, 28]}' in text
+
+
 def digest_source(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 

@@ -146,6 +146,11 @@ function plotted(results, costName) {
   };
 }
 
+function inWords(value) {
+  if (value == null) return "not given";
+  return typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : [value].flat().join(" ");
+}
+
 /** The goal of each job, and those of its options that the others have not. */
 function namesOf(jobs) {
   const { target: _, ...options } = jobs[0].options;
@@ -155,7 +160,7 @@ function namesOf(jobs) {
   return jobs.map((job) =>
     [
       describeJob(job),
-      ...differing.map((name) => `${words(name).toLowerCase()} ${[job.options[name] ?? "not given"].flat().join(" ")}`),
+      ...differing.map((name) => `${words(name).toLowerCase()} ${inWords(job.options[name])}`),
     ].join(", "),
   );
 }
