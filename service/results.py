@@ -2,6 +2,7 @@
 
     jobs/{id}/
       checkpoint/round-*.npz    what the last finished round left
+      checkpoint/*-point-*      points of a curve that are finished
       results-{n}/              of the attempt that succeeded: model, report.json, scores.npz,
                                 the points of a curve
 
@@ -34,6 +35,9 @@ _MEDIA_TYPES = {
     ".npz": "application/x-npz",
 }
 _ROUND = re.compile(r"round-(\d+)\.npz")
+_KEPT = re.compile(r"[0-9a-f]{16}-[a-z0-9-]+\.(?:onnx|json)")
+"""What `graph_ops.checkpoint` keeps beside the rounds; written once, before the round that tells of
+it."""
 
 
 class JobFiles:
@@ -53,14 +57,14 @@ class JobFiles:
         What other machines have reached is fetched first.
         """
         folder = self.checkpoint(job_id)
-        known = set(self._round_names(folder))
+        known = set(_files_in(folder))
         for found in self._objects.below(f"jobs/{job_id}/checkpoint"):
             name = found.name.rpartition("/")[2]
             if name not in known:
                 self.open(job_id)
                 folder.mkdir(exist_ok=True)
                 self._objects.fetch(found.name, folder / name)
-        return max(map(_number_of, self._round_names(folder)), default=0)
+        return max(map(_number_of, _files_in(folder)), default=0)
 
     def save_checkpoint(self, job_id: str, saved: int) -> int:
         """Store the newest round where other machines find it; its number.
@@ -72,23 +76,22 @@ class JobFiles:
         if not self._objects.is_remote:
             return saved
         folder = self.checkpoint(job_id)
-        newest = max(self._round_names(folder), key=_number_of, default=None)
-        if newest is None or _number_of(newest) <= saved:
+        names = _files_in(folder)
+        newest = max(names, key=_number_of, default="")
+        if _number_of(newest) <= saved:
             return saved
         prefix = f"jobs/{job_id}/checkpoint"
+        stored = {o.name.rpartition("/")[2] for o in self._objects.below(prefix)}
         try:
+            for name in names:
+                if _KEPT.fullmatch(name) and name not in stored:
+                    self._objects.put(f"{prefix}/{name}", folder / name)
             self._objects.put(f"{prefix}/{newest}", folder / newest)
-        except FileNotFoundError:  # a still newer one has taken its place
+        except FileNotFoundError:  # a still newer round has taken its place
             return saved
-        older = [o.name for o in self._objects.below(prefix) if not o.name.endswith(f"/{newest}")]
-        self._objects.delete(older)
+        older = [name for name in stored if _ROUND.fullmatch(name) and name != newest]
+        self._objects.delete([f"{prefix}/{name}" for name in older])
         return _number_of(newest)
-
-    def _round_names(self, folder: Path) -> list[str]:
-        try:
-            return [name for name in os.listdir(folder) if _ROUND.fullmatch(name)]
-        except OSError:
-            return []
 
     def path(self, job: Job, result: ResultFile) -> Path:
         """A result's file.
@@ -183,7 +186,17 @@ class JobFiles:
         return self._storage.jobs / job_id
 
 
+def _files_in(folder: Path) -> list[str]:
+    """Names of the regular files in a folder that may not be there."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
 def _number_of(name: str) -> int:
+    """Rounds that a file of this name has; 0 for other files."""
     found = _ROUND.fullmatch(name)
     return int(found[1]) if found else 0
 

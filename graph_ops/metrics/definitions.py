@@ -48,12 +48,16 @@ class Metric:
         output: The output's name; None for the first.
         is_higher_better: Its direction.
         values: Values of single samples.
+        soft_values: The same less coarsely, where values are right or wrong: the probability that
+            is given to the class. A few hundred samples tell small changes of its mean apart, which
+            of right and wrong they do not. None where values are not coarse, or are no classes.
     """
 
     name: str
     output: str | None
     is_higher_better: bool
     values: PerSample
+    soft_values: PerSample | None = None
 
 
 def choose_metric(options: PruneOptions, judgement: Judgement) -> Metric:
@@ -70,12 +74,12 @@ def choose_metric(options: PruneOptions, judgement: Judgement) -> Metric:
         custom = CustomMetric(options.metric_model)
         return Metric("custom", output, options.metric_direction == "higher", custom.values)
     if asked == "agreement":
-        return Metric("agreement", output, True, _agreement)
+        return Metric("agreement", output, True, _agreement, _likelihood(judgement, True))
     if asked in ("accuracy", "top_k"):
         k = options.top_k if asked == "top_k" else 1
         form = _labelled_classes(asked, judgement, k)
         if k == 1:
-            return Metric("accuracy", output, True, _accuracy)
+            return Metric("accuracy", output, True, _accuracy, _likelihood(judgement, False))
         return Metric(f"top_{k}", output, True, _Top(k))
     if asked == "mse":
         is_dense = judgement.loss is not None and judgement.loss.targets == "dense"
@@ -87,8 +91,9 @@ def choose_metric(options: PruneOptions, judgement: Judgement) -> Metric:
     name = _OF_LOSS[judgement.loss.name] if judgement.loss is not None else "relative_error"
     if name in ("bce", "mse", "l1"):
         return _loss(judgement, output)
-    higher = name in ("accuracy", "agreement")
-    return Metric(name, output, higher, _PLAIN[name])
+    if name == "relative_error":
+        return Metric(name, output, False, _PLAIN[name])
+    return Metric(name, output, True, _PLAIN[name], _likelihood(judgement, name == "agreement"))
 
 
 def _labelled_classes(asked: str, judgement: Judgement, k: int) -> OutputForm:
@@ -112,6 +117,13 @@ def _loss(judgement: Judgement, output: str | None) -> Metric:
         return Metric("bce", output, False, _BinaryCrossEntropy(form.final == "sigmoid"))
     values = _mean_square if loss.name == "mse" else _mean_absolute
     return Metric(loss.name, output, False, values)
+
+
+def _likelihood(judgement: Judgement, is_against_original: bool) -> PerSample | None:
+    form, loss = judgement.form, judgement.loss
+    if form is None or loss is None or loss.name not in ("cross_entropy", "pseudo_labels"):
+        return None
+    return _Likelihood(_CrossEntropy(form.final, is_against_original))
 
 
 def _misfit(asked: str, why: str) -> OptionsError:
@@ -191,6 +203,10 @@ class _CrossEntropy:
     is_against_original: bool
 
     def __call__(self, found: Array, original: Array, targets: Array | None) -> Values:
+        return _mean(self.of_positions(found, original, targets))
+
+    def of_positions(self, found: Array, original: Array, targets: Array | None) -> Array:
+        """[N, …] values without the class axis."""
         y = found.astype(np.float64)
         if self.final == "softmax":
             logs = np.log(np.maximum(y, _SMALLEST_PROBABILITY))
@@ -203,8 +219,18 @@ class _CrossEntropy:
         if self.is_against_original or wanted.size != y.size:
             ids = np.argmax(original, axis=1) if self.is_against_original else None
             picked = _class_ids(found, wanted) if ids is None else ids
-            return _mean(-np.take_along_axis(logs, picked[:, None], axis=1)[:, 0])
-        return _mean(-(wanted.reshape(y.shape) * logs).sum(axis=1))
+            return np.asarray(-np.take_along_axis(logs, picked[:, None], axis=1)[:, 0])
+        return np.asarray(-(wanted.reshape(y.shape) * logs).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """The probability given to the class."""
+
+    of: _CrossEntropy
+
+    def __call__(self, found: Array, original: Array, targets: Array | None) -> Values:
+        return _mean(np.exp(-self.of.of_positions(found, original, targets)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Dataset
 from graph_ops.metrics.definitions import Metric
 from graph_ops.metrics.intervals import Interval, paired_interval
-from graph_ops.runtime import Session
+from graph_ops.runtime import Array, Session
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,38 @@ class Comparison:
         metric: What was measured.
         before: [n] values of the original model.
         after: [n] values of the other.
+        soft_before: [n] soft values of the original (`Metric.soft_values`); empty without them.
+        soft_after: [n] soft values of the other.
     """
 
     metric: Metric
     before: NDArray[np.float64]
     after: NDArray[np.float64]
+    soft_before: NDArray[np.float64]
+    soft_after: NDArray[np.float64]
 
     @property
     def drop(self) -> float:
         """By how much the metric got worse; negative where it got better."""
         change = float(self.after.mean() - self.before.mean())
         return 0.0 - change if self.metric.is_higher_better else change
+
+    def estimate_drop(self, bias: float) -> float:
+        """The drop that other samples would show, with less chance in it than `drop` has.
+
+        On n samples right and wrong are coarse; soft values on the same samples are not, but the
+        drop of their mean is another one by about `bias`. Each is weighted by the inverse of its
+        expected squared error, so with many samples `drop` is what counts. Without soft values it
+        is the estimate.
+        """
+        if self.soft_after.size == 0:
+            return self.drop
+        soft = self.soft_before - self.soft_after
+        # Where no sample differs, one might have.
+        of_hard = max(_error(self.before - self.after), 1 / soft.size)
+        of_soft = math.hypot(_error(soft), bias)
+        weight = 1 / (1 + (of_soft / of_hard) ** 2)
+        return (1 - weight) * self.drop + weight * float(soft.mean())
 
     @property
     def drop_interval(self) -> Interval | None:
@@ -105,7 +127,7 @@ class Examiner:
         self._model = original
         self._dataset = dataset
         self.metric = metric
-        self._before: NDArray[np.float64] | None = None
+        self._before: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def examine(self, model: ir.Model) -> Comparison:
         """Measure a model.
@@ -113,7 +135,9 @@ class Examiner:
         Raises:
             ModelRunError: ONNX Runtime fails.
         """
-        before, after = [np.empty(0)], [np.empty(0)]
+        judged = [self.metric.values, self.metric.soft_values or _nothing]
+        before: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in judged]
+        after: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in judged]
         session: Session | None = None
         for batch in self._dataset.batches("held_out") if len(self._dataset.held_out) else ():
             session = session or Session(model)
@@ -122,13 +146,26 @@ class Examiner:
             original = self._original.run(batch.inputs, [output])[0][:size]
             found = session.run(batch.inputs, [output])[0][:size]
             targets = None if batch.targets is None else batch.targets[:size]
-            if self._before is None:
-                before.append(self.metric.values(original, original, targets))
-            after.append(self.metric.values(found, original, targets))
+            for values, first, second in zip(judged, before, after, strict=True):
+                if self._before is None:
+                    first.append(values(original, original, targets))
+                second.append(values(found, original, targets))
         if self._before is None:
-            self._before = np.concatenate(before)
-        return Comparison(self.metric, self._before, np.concatenate(after))
+            hard, soft = (np.concatenate(values) for values in before)
+            self._before = (hard, soft)
+        hard, soft = (np.concatenate(values) for values in after)
+        return Comparison(self.metric, self._before[0], hard, self._before[1], soft)
 
     @cached_property
     def _original(self) -> Session:
         return Session(self._model)
+
+
+def _error(values: NDArray[np.float64]) -> float:
+    """Standard error of a mean."""
+    return float(values.std()) / math.sqrt(values.size)
+
+
+def _nothing(found: Array, original: Array, targets: Array | None) -> NDArray[np.float64]:
+    """Soft values of a metric that has none."""
+    return np.empty(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from graph_ops import prune
 from service.objects import ObjectStorage, StorageUnavailable
 from service.outbound import OutboundGuard
 from service.problems import Problem
@@ -127,6 +129,62 @@ def test_machines_share_nothing_but_bucket_and_database(
             assert done["attempts"] == 2
             assert "after 0 rounds" not in (homes[2] / "two.log").read_text()
             assert outcome_of(server.client, str(job["id"])) == expected
+
+
+CURVE: dict[str, Any] = {
+    "target": {"max_macs_ratio": 0.4},
+    "points": 4,
+    "max_samples": 200,
+    "on_unreachable": "best",
+}
+
+
+@needs_postgres
+def test_points_of_a_curve_outlive_the_machine_that_made_them(
+    objects: ObjectServer, store: ObjectStorage, tmp_path: Path
+) -> None:
+    """Those a dead worker finished are not made again, and any API has them all."""
+    expected = prune(digits.MODEL, digits.BUNDLE, CURVE)
+    with running_postgres() as url:
+        settings = {**objects.settings, "database_url": url}
+        homes = [tmp_path / name for name in ("api", "one", "two", "other")]
+        for home in homes:
+            home.mkdir()
+        with running_server(homes[0], "/healthz", role="api", **settings) as server:
+            body = upload_digits(server.client)
+            job = server.client.post("/v1/jobs", json={**body, "options": CURVE}).json()
+            with running_worker(homes[1], "one", **settings) as one:
+                first_point = json.loads(_wait_for_object(store, "-point-01.json"))
+                _wait_for_object(store, "/checkpoint/round-0002.npz")
+                one.kill()
+                one.wait(10)
+            with running_worker(homes[2], "two", **settings):
+                done = server.wait_for(job["id"], "succeeded", seconds=90)
+                end = time.monotonic() + 60
+                while any(f"jobs/{job['id']}/checkpoint/" in n for n in objects.names()):
+                    assert time.monotonic() < end, "the checkpoint is not tidied away"
+                    time.sleep(0.1)
+        assert done["attempts"] == 2
+        with running_server(homes[3], "/healthz", role="api", **settings) as other:
+            path = f"/v1/jobs/{job['id']}/points"
+            models = [other.client.get(f"{path}/{n}").content for n in (1, 2, 3, 4)]
+            report = other.client.get(f"{path}/1/report").json()
+    assert models == [point.model for point in expected.points]
+    assert report == first_point  # its timings too
+    names = [name for name in objects.names() if name.startswith(f"jobs/{job['id']}/")]
+    assert len([name for name in names if "/point-" in name]) == 8
+
+
+def _wait_for_object(store: ObjectStorage, ending: str) -> bytes:
+    """The object with this ending of its name, once there is one."""
+    end = time.monotonic() + 60
+    while True:
+        for found in store.below("jobs"):
+            content = store.read(found.name) if found.name.endswith(ending) else None
+            if content is not None:
+                return content[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.mark.slow

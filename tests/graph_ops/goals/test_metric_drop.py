@@ -72,17 +72,17 @@ def test_the_result_is_within_the_drop_and_says_what_so_few_samples_leave_open(
 def test_the_search_is_bounded_and_the_next_smaller_size_failed(found: PruneResult) -> None:
     trials = found.report["goal"]["trials"]
     kinds = [t["kind"] for t in trials]
-    assert kinds.count("plain") <= 6
-    assert kinds.count("interim") <= 3
-    assert kinds.count("full") <= 2
+    assert kinds.count("plain") <= 4
+    assert kinds.count("full") <= 3
     share = found.report["cost"]["after"]["macs"] / found.report["cost"]["before"]["macs"]
-    failed = [t["share"] for t in trials if t["drop"] > 0.02 and t["kind"] != "plain"]
+    full = [t for t in trials if t["kind"] == "full"]
+    failed = [t["share"] for t in full if max(t["drop"], t["estimate"]) > 0.02]
     assert failed
     assert max(failed) < share + 0.02
     assert share - max(failed) < 0.15
 
 
-@pytest.mark.parametrize("cut_after", [1, 4, 6])
+@pytest.mark.parametrize("cut_after", [1, 4, 5])
 def test_a_search_that_is_cut_short_goes_on_to_the_same_bytes(
     found: PruneResult, tmp_path: Path, cut_after: int
 ) -> None:
