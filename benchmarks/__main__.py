@@ -17,7 +17,7 @@ ORDER = (
     "graph_scaling",
     "job_overhead",
 )
-ALONE = ("goals", "load", "upload")
+ALONE = ("goals", "image_memory", "load", "upload")
 
 
 def main() -> None:

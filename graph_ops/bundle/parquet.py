@@ -20,6 +20,7 @@ from graph_ops.errors import BundleFormatError, ImageError
 
 SIGNATURE: Final = b"PAR1"
 BATCH_ROWS: Final = 64
+BUFFER_BYTES: Final = 1 << 20
 LABEL_COLUMNS: Final = ("label", "labels", "fine_label", "class", "cls", "target")
 
 
@@ -43,7 +44,7 @@ class ParquetImages:
     def encoded(self) -> Iterator[tuple[int, bytes | None]]:
         """As `ImageSource.encoded`."""
         position = 0
-        for batch in self.file.iter_batches(batch_size=BATCH_ROWS, columns=[self.column]):
+        for batch in _batches(self.file, self.column, BATCH_ROWS):
             for value in batch.column(0).to_pylist():
                 content = value.get("bytes") if isinstance(value, dict) else value
                 if content is not None:
@@ -69,7 +70,8 @@ def open_parquet(
             "A parquet file takes pyarrow: install the extra, onnx-filter-pruner[parquet]."
         ) from None
     try:
-        opened = parquet.ParquetFile(file)
+        # Read ahead, it would keep the whole file in memory.
+        opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
         limits.check_images(opened.metadata.num_rows)
         schema = opened.schema_arrow
         column, is_struct = _image_column(arrow, schema)
@@ -77,6 +79,12 @@ def open_parquet(
     except (arrow.ArrowException, OSError) as error:
         raise BundleFormatError(f"The parquet file cannot be read: {error}.") from None
     return ParquetImages(opened, column, is_struct, opened.metadata.num_rows, limits, labels, names)
+
+
+def _batches(opened: Any, column: str, rows: int) -> Iterator[Any]:
+    """A column in pieces; one reader for each row group, which lets go of it at its end."""
+    for group in range(opened.num_row_groups):
+        yield from opened.iter_batches(batch_size=rows, row_groups=[group], columns=[column])
 
 
 def _image_column(arrow: Any, schema: Any) -> tuple[str, bool]:
@@ -98,7 +106,7 @@ def _labels(
     if column is None:
         return None, classes
     words: list[str] = []
-    for batch in opened.iter_batches(batch_size=4096, columns=[column]):
+    for batch in _batches(opened, column, 4096):
         words += ["" if v is None else str(v) for v in batch.column(0).to_pylist()]
     if "" in words:
         raise ImageError(f"Row {words.index('')} of the parquet file has no {column!r}.")

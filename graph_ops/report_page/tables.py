@@ -51,6 +51,7 @@ def page_tables(report: dict[str, Any]) -> dict[str, Any]:
         "blocks": _blocks(report),
         "provenance": list(_provenance(report)),
         "options": list(_options(report)),
+        "without_recovery": _without_recovery(report),
         "metric_name": METRIC_WORDS.get(report["metric"]["name"], report["metric"]["name"]),
     }
 
@@ -60,6 +61,12 @@ def metric_text(name: str, value: float | None) -> str:
     if value is None:
         return "not measured"
     return f"{value:.2%}" if name in SHARES else f"{value:.4g}"
+
+
+def _without_recovery(report: dict[str, Any]) -> str:
+    recovery = report["recovery"]
+    value = None if recovery is None else recovery["metric"]["before"]
+    return metric_text(report["metric"]["name"], value)
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ function Described({ settings }) {
 
 function Editor({ settings, problem, onUse, onCancel }) {
   const id = useId();
-  const [text, setText] = useState(JSON.stringify(brief(settings), null, 1));
+  const [text, setText] = useState(asLines(brief(settings)));
   const [slip, setSlip] = useState(null);
   const wrong = slip ?? problem;
   const use = () => {
@@ -98,6 +98,12 @@ function Editor({ settings, problem, onUse, onCancel }) {
       ${onCancel && html`<button type="button" class="quiet" onClick=${onCancel}>Cancel</button>`}
     </div>
   `;
+}
+
+/** JSON with a line for each setting. */
+function asLines(settings) {
+  const lines = Object.entries(settings).map(([name, value]) => ` ${JSON.stringify(name)}: ${JSON.stringify(value)}`);
+  return `{\n${lines.join(",\n")}\n}`;
 }
 
 /** Without what says nothing. */

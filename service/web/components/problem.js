@@ -34,5 +34,5 @@ function Advice({ problem }) {
   const { value } = useLoaded((signal) => getJson(path, { signal }).catch(() => null), [path]);
   const advice = value?.advice;
   if (!advice || problem.detail?.includes(advice)) return null;
-  return html`<p class="muted">${advice}</p>`;
+  return html`<p class="muted">${advice.replaceAll("`", "")}</p>`;
 }

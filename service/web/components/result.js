@@ -38,7 +38,7 @@ function metricRows(found) {
       after,
       format: (value) => metric(name, value),
       change: metricChange(name, before, after),
-      tone: isWorse ? "worse" : "better",
+      tone: after === before ? "" : isWorse ? "worse" : "better",
       hasBar: false,
     },
   ];

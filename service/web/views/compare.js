@@ -147,20 +147,22 @@ function plotted(results, costName) {
 }
 
 function inWords(value) {
-  if (value == null) return "not given";
   return typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : [value].flat().join(" ");
 }
 
 /** The goal of each job, and those of its options that the others have not. */
 function namesOf(jobs) {
   const { target: _, ...options } = jobs[0].options;
+  // An option that was not given says nothing.
   const differing = Object.keys(options).filter(
     (name) => name !== "points" && new Set(jobs.map((job) => JSON.stringify(job.options[name]))).size > 1,
   );
   return jobs.map((job) =>
     [
       describeJob(job),
-      ...differing.map((name) => `${words(name).toLowerCase()} ${inWords(job.options[name])}`),
+      ...differing
+        .filter((name) => job.options[name] != null)
+        .map((name) => `${words(name).toLowerCase()} ${inWords(job.options[name])}`),
     ].join(", "),
   );
 }

@@ -66,7 +66,7 @@ function Table({ jobs, chosen, onToggle }) {
         <tr>
           <th scope="col"><span class="visually-hidden">Compare</span></th>
           <th scope="col">Model</th>
-          <th scope="col">Goal</th>
+          <th scope="col" class="wide-only">Goal</th>
           <th scope="col">State</th>
           <th scope="col" class="number">Sent</th>
         </tr>
@@ -83,8 +83,11 @@ function Table({ jobs, chosen, onToggle }) {
                 onChange=${() => onToggle(job.id)}
               />`}
             </td>
-            <th scope="row"><a href=${link("jobs", { id: job.id })}>${job.filename}</a></th>
-            <td>${describeJob(job)}</td>
+            <th scope="row">
+              <a href=${link("jobs", { id: job.id })}>${job.filename}</a>
+              <span class="narrow-only">${describeJob(job)}</span>
+            </th>
+            <td class="wide-only">${describeJob(job)}</td>
             <td><${State} state=${job.state} />${" "}<span class="muted">${shareOf(job)}</span></td>
             <td class="number">${moment(job.times.queued)}</td>
           </tr>`,
