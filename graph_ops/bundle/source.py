@@ -23,6 +23,7 @@ from graph_ops.bundle.arrays import (
     temporary_file,
     write_all,
 )
+from graph_ops.bundle.image_shards import is_image_shard, list_image_shards
 from graph_ops.bundle.images import (
     ImageFacts,
     ImageListing,
@@ -236,7 +237,8 @@ def _in_file(
     prefix = read_bytes(descriptor, 16, 0)
     if prefix.startswith(ZIP_SIGNATURES):
         entries = read_directory(descriptor)
-        if any(is_image(entry.filename) or is_shard(entry.filename) for entry in entries):
+        kinds = (is_image, is_shard, is_image_shard)
+        if any(is_one(entry.filename) for entry in entries for is_one in kinds):
             return _of_archive(ZipMembers(file, entries, limits), limits, preprocessing, resources)
         return open_npz(file, limits, resources)
     if looks_like_safetensors(prefix, os.fstat(descriptor).st_size):
@@ -269,4 +271,7 @@ def _of_archive(
 ) -> Sequence[ReadableArray] | ImageListing:
     if any(is_shard(member.name) for member in archive.members):
         return open_shards(archive, limits, resources)
+    names = [member.name for member in archive.members]
+    if not any(map(is_image, names)) and any(map(is_image_shard, names)):
+        return list_image_shards(archive, preprocessing, limits, resources)
     return list_archive(archive, preprocessing)

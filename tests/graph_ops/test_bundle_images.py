@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,53 @@ def test_a_parquet_image_set_is_read_like_an_archive(tmp_path: Path) -> None:
         expected = PIXELS.transpose(0, 3, 1, 2) / 255
         np.testing.assert_allclose(bundle.read("x", np.arange(6)), expected, rtol=1e-5)
         assert bundle.read("labels", np.arange(6)).tolist() == IDS
+
+
+def as_parquet(path: Path, images: list[bytes], labels: list[object]) -> Path:
+    column = [{"bytes": content, "path": None} for content in images]
+    parquet.write_table(arrow.table({"image": column, "label": labels}), path)
+    return path
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar, as_folder])
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "parquet"])
+@pytest.mark.parametrize("words", [IDS, CLASSES], ids=["ids", "names"])
+def test_shards_of_an_image_set_are_one_set(
+    tmp_path: Path, pack: Callable[..., Path], kind: str, words: list[object]
+) -> None:
+    files = settings()
+    # The first shard does not know the class 1, or "b".
+    for number, places in ((2, [0, 2, 4, 5]), (1, [1, 3])):
+        images, labels = [PNGS[i] for i in places], [words[i] for i in places]
+        path = tmp_path / f"part-{number}.{kind}"
+        if kind == "parquet":
+            as_parquet(path, images, labels)
+        else:
+            stems = zip(images, labels, strict=True)
+            shard = {f"{i}.png": image for i, image in enumerate(images)}
+            shard |= {f"{i}.cls": str(label).encode() for i, (_, label) in enumerate(stems)}
+            (as_tar if kind == "tar" else as_tar_gz)(path, shard)
+        files[path.name] = path.read_bytes()
+    with open_bundle(pack(tmp_path / "b", files), inputs=[RGB]) as bundle:
+        order = [1, 3, 0, 2, 4, 5]
+        expected = PIXELS[order].transpose(0, 3, 1, 2) / 255
+        np.testing.assert_allclose(bundle.read("x", np.arange(6)), expected, rtol=1e-5)
+        assert bundle.read("labels", np.arange(6)).tolist() == [IDS[i] for i in order]
+        assert bundle.images is not None
+        assert bundle.images.classes == (("a", "b") if words is CLASSES else None)
+
+
+def test_shards_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    with_labels = as_tar(tmp_path / "1.tar", LAYOUTS["shard"]).read_bytes()
+    without = as_tar(tmp_path / "2.tar", FLAT).read_bytes()
+    files = settings() | {"1.tar": with_labels, "2.tar": without}
+    with pytest.raises(ImageError, match="one form"):
+        open_bundle(as_zip(tmp_path / "b", files), inputs=[RGB])
+    files |= {"2.tar": with_labels[:700]}
+    with pytest.raises(PrunerError):
+        open_bundle(as_zip(tmp_path / "c", files), inputs=[RGB])
+    with pytest.raises(BundleTooLargeError):
+        open_bundle(as_zip(tmp_path / "d", files), limits=BundleLimits(max_image_bytes=1000))
 
 
 def test_images_prune_as_their_arrays_do(tmp_path: Path) -> None:
