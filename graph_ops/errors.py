@@ -294,6 +294,12 @@ class ScoreStateError(ScoreError):
     code = "score_state_mismatch"
 
 
+class StaleShardError(ScoreError):
+    """A shard of a scoring is asked for that the run is past, or has not."""
+
+    code = "stale_shard"
+
+
 class EngineError(PrunerError):
     """A gradient engine cannot do its work."""
 

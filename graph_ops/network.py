@@ -40,7 +40,7 @@ from graph_ops.recovery import Recovery, RefittedWeights, recover
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
-from graph_ops.scoring import Scorer
+from graph_ops.scoring import EngineFacts, Scorer
 from graph_ops.selection import Goal, Selection, Selector
 from graph_ops.sharing import reshare, unshare
 from graph_ops.surgery import cut
@@ -206,6 +206,15 @@ class TaylorPrunableNetwork:
         """
         state.require(self.digest)
         self.state = state
+
+    def clear_scores(self) -> None:
+        """Forget all samples that were added."""
+        self.state = self._empty_state()
+
+    def engine_facts(self) -> EngineFacts:
+        """Who computes the gradients of the network as it is now."""
+        self._refresh()
+        return self.scorer.opened_facts()
 
     @property
     def digest(self) -> str:

@@ -184,6 +184,9 @@ class PruneOptions(_Options):
     """Who computes the gradients: `standard` (our own backward graph), `ort-training`
     (onnxruntime-training in its own process), or `auto`: `ort-training` where it can use a GPU,
     else `standard`."""
+    score_shards: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Parts that a service's workers may score at the same time, 1 for none; when not given, what
+    the service is set to. Any number gives the same scores, bit for bit."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
     """Samples per forward and backward pass (a model with a fixed batch size uses its own)."""
     max_samples: Annotated[int, Field(ge=1)] | None = None

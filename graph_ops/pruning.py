@@ -13,7 +13,7 @@ from typing import Any
 from graph_ops.bundle import BundleLimits
 from graph_ops.checkpoint import Checkpoint, SavedRun, run_key
 from graph_ops.conclusion import Conclusion
-from graph_ops.errors import OptionsError
+from graph_ops.errors import OptionsError, StaleShardError
 from graph_ops.evidence import BundleEvidence
 from graph_ops.goals.curve import prune_along
 from graph_ops.goals.latency import search_latency
@@ -24,7 +24,14 @@ from graph_ops.options import PruneOptions, parse_options
 from graph_ops.progress import Progress, ProgressCallback
 from graph_ops.result import PruneResult
 from graph_ops.rounds import Course, drop_in_rounds
-from graph_ops.run import Opened, Run, opened, options_as_text
+from graph_ops.run import Opened, Run, opened, options_as_text, sample_of
+from graph_ops.score_shards import (
+    HelperExchange,
+    ShardExchange,
+    SharedScoring,
+    score_shard,
+    split,
+)
 from graph_ops.scores import ScoreState
 from graph_ops.version import VERSION
 
@@ -37,6 +44,7 @@ def prune(
     progress: ProgressCallback | None = None,
     scores: ScoreState | None = None,
     checkpoint: Checkpoint | None = None,
+    exchange: ShardExchange | None = None,
     model_limits: ModelLimits | None = None,
     bundle_limits: BundleLimits | None = None,
 ) -> PruneResult:
@@ -50,6 +58,8 @@ def prune(
         scores: A score state of the same model; the first round then needs no scoring.
         checkpoint: Where the run keeps what each round reached. A run with the same model, bundle
             and options goes on from there and ends with the same result. Not used with `scores`.
+        exchange: Shares out the scoring among processes, which see the same checkpoint. Not used
+            with `scores`.
         model_limits: Bounds on the model file.
         bundle_limits: Bounds on the bundle.
 
@@ -57,6 +67,7 @@ def prune(
         PrunerError: any subclass; see `graph_ops.errors`.
     """
     run = Run(parse_options(options), progress or (lambda _: None))
+    run.exchange = exchange if scores is None else None
     with opened(run, model, bundle, model_limits, bundle_limits) as parts:
         network, dataset = parts.network, parts.dataset
         metric = choose_metric(run.options, network.judgement)
@@ -75,6 +86,7 @@ def score(
     options: PruneOptions | dict[str, Any] | str | None = None,
     *,
     progress: ProgressCallback | None = None,
+    exchange: ShardExchange | None = None,
     model_limits: ModelLimits | None = None,
     bundle_limits: BundleLimits | None = None,
 ) -> ScoreState:
@@ -88,6 +100,7 @@ def score(
         bundle: Path or bytes of a `.npz` or `.safetensors` bundle.
         options: Loss, reduction, globs and samples; the target is not used.
         progress: Called as the run goes on.
+        exchange: Shares out the scoring among processes.
         model_limits: Bounds on the model file.
         bundle_limits: Bounds on the bundle.
 
@@ -102,10 +115,56 @@ def score(
             field="criterion",
             found=asked.criterion.value,
         )
-    run = Run(asked, progress or (lambda _: None))
+    run = Run(asked, progress or (lambda _: None), exchange=exchange)
     with opened(run, model, bundle, model_limits, bundle_limits) as parts:
         run.score(parts.network, parts.dataset, 1)
         return parts.network.state
+
+
+def help_score(
+    model: str | Path | bytes | SourceModel,
+    bundle: str | Path | bytes,
+    options: PruneOptions | dict[str, Any] | str | None,
+    scoring: SharedScoring,
+    *,
+    exchange: HelperExchange,
+    checkpoint: Checkpoint,
+    model_limits: ModelLimits | None = None,
+    bundle_limits: BundleLimits | None = None,
+) -> None:
+    """Score shards of a round for a run that goes on elsewhere, until there are no more.
+
+    Args:
+        model: The run's model.
+        bundle: Its bundle.
+        options: Its options.
+        scoring: Which round, in how many shards.
+        exchange: Names the shards, and takes what they come to.
+        checkpoint: What the round before has left, where there was one; nothing is written.
+        model_limits: Bounds on the model file.
+        bundle_limits: Bounds on the bundle.
+
+    Raises:
+        StaleShardError: the run is at another round by now, or has not so many shards.
+        PrunerError: any other subclass.
+    """
+    run = Run(parse_options(options))
+    with opened(run, model, bundle, model_limits, bundle_limits) as parts:
+        network, number = parts.network, scoring.number
+        if number > 1:
+            state = _saved_run(run, parts, checkpoint).load()
+            if state is None or state.number != number - 1:
+                raise StaleShardError(f"Round {number} is not the run's next one.")
+            network.restore(state.dropped, state.last_scores, state.weights)
+        shards = split(sample_of(parts.dataset, run.options, number), scoring.count)
+        if len(shards) != scoring.count:
+            raise StaleShardError(f"The samples do not make {scoring.count} shards.")
+        while not exchange.is_over():
+            shard = exchange.claim()
+            if shard is None:
+                exchange.wait()
+            else:
+                exchange.hand_in(shard, score_shard(network, shards[shard]))
 
 
 def _course(

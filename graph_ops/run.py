@@ -25,6 +25,7 @@ from graph_ops.options import PruneOptions
 from graph_ops.prefetch import prefetched
 from graph_ops.progress import Progress, ProgressCallback
 from graph_ops.recovery import Recovery
+from graph_ops.score_shards import ShardExchange, score_together, split
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Run:
         rounds: The report's entry of each round.
         engine: Who computed the gradients, as in the report; None for criteria without them.
         images: How the bundle's images were read; None for arrays.
+        exchange: Shares out the scoring among processes; None to score alone.
     """
 
     options: PruneOptions
@@ -46,6 +48,7 @@ class Run:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
     images: ImageFacts | None = None
+    exchange: ShardExchange | None = None
 
     def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
         """Report progress."""
@@ -64,13 +67,25 @@ class Run:
     def score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
         """Score the network as it is on the samples that are not held out."""
         with self.phase("score"):
-            sample = _sample(dataset, self.options, number)
-            total = len(sample.scored)
-            done = 0
+            sample = sample_of(dataset, self.options, number)
+            total, done = len(sample.scored), 0
+
+            def tell(samples: int) -> None:
+                nonlocal done
+                done += samples
+                self.tell("score", done, total, f"round {number}")
+
+            if self.exchange is not None:
+                parts = split(sample, self.exchange.count)
+                if len(parts) > 1:
+                    facts = score_together(network, parts, number, self.exchange, tell)
+                    shortages = (self.engine or {}).get("memory_shortages", 0)
+                    self.engine = asdict(facts)
+                    self.engine["memory_shortages"] += shortages
+                    return
             for batch in prefetched(sample.batches("scored")):
                 network.update_score(batch)
-                done += batch.size
-                self.tell("score", done, total, f"round {number}")
+                tell(batch.size)
             self.note_engine(network)
 
     def note_round(
@@ -206,7 +221,7 @@ def options_as_text(options: PruneOptions) -> str:
     return json.dumps(options.model_dump(mode="json"), sort_keys=True)
 
 
-def _sample(dataset: Dataset, options: PruneOptions, number: int) -> Dataset:
+def sample_of(dataset: Dataset, options: PruneOptions, number: int) -> Dataset:
     """What a round scores on: everything, or as many batches as the options say, drawn anew."""
     if options.score_batches is None:
         return dataset

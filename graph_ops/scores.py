@@ -29,7 +29,7 @@ from graph_ops.exact_sums import LIMBS, ExactSums
 from graph_ops.options import Criterion
 
 FORMAT = 2
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile)
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile)
 """What NumPy and its zip reader raise on files that are not an `.npz`, or a broken one."""
 
 
@@ -181,7 +181,7 @@ class ScoreState:
                 f"The score state {str(path)!r} cannot be read: {error.strerror or error}.",
                 file=str(path),
             ) from None
-        except _UNREADABLE:
+        except UNREADABLE:
             raise ScoreStateError(
                 f"{str(path)!r} is not a score state of format {FORMAT}, or is damaged.",
                 file=str(path),

@@ -83,9 +83,14 @@ class Scorer:
     @property
     def engine_facts(self) -> EngineFacts | None:
         """Who computed the gradients, and how (None before the first batch)."""
-        if self._session is None:
-            return None
-        info = self._session.info
+        return None if self._session is None else self._facts_of(self._session)
+
+    def opened_facts(self) -> EngineFacts:
+        """The same, before the first batch too."""
+        return self._facts_of(self._opened())
+
+    def _facts_of(self, session: GradientSession) -> EngineFacts:
+        info = session.info
         return EngineFacts(
             name=info.name,
             version=info.version,
@@ -147,15 +152,19 @@ class Scorer:
 
         When memory runs out the batch is halved, and those that follow are as small.
         """
-        if self._session is None:
-            self._session = self.engine.open(self._require_graph())
-        losses, parts = self._halving.run(batch, self._run)
+        session = self._opened()
+
+        def run(batch: Batch) -> tuple[Array, list[Array]]:
+            losses, parts = session.contributions(self._feeds(batch))
+            return losses[: batch.size], [p[: batch.size] for p in parts]
+
+        losses, parts = self._halving.run(batch, run)
         return losses, self._scale(parts)
 
-    def _run(self, batch: Batch) -> tuple[Array, list[Array]]:
-        assert self._session is not None
-        losses, parts = self._session.contributions(self._feeds(batch))
-        return losses[: batch.size], [p[: batch.size] for p in parts]
+    def _opened(self) -> GradientSession:
+        if self._session is None:
+            self._session = self.engine.open(self._require_graph())
+        return self._session
 
     def forward_backward(self, batch: Batch) -> tuple[dict[str, Array], dict[str, Array]]:
         """Activations and gradients by convolution name."""

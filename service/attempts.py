@@ -37,6 +37,7 @@ from service.records import (
 from service.results import JobFiles
 from service.runner import ChildFailure
 from service.sessions import SessionStore
+from service.shard_desk import ShardDesk
 from service.storage import Kind, Storage, StoredUpload
 from service.store import Fenced, JobStore, Ticket
 
@@ -66,9 +67,11 @@ class Attempts:
         files: JobFiles,
         children: Children,
         sessions: SessionStore,
+        desk: ShardDesk,
         max_attempts: int,
     ) -> None:
         self._sessions = sessions
+        self._desk = desk
         self._store = store
         self._storage = storage
         self._files = files
@@ -99,12 +102,14 @@ class Attempts:
 
     async def _try(self, job_id: str, workflow_id: str) -> bool:
         """One attempt; whether there is nothing left to do here."""
+        await self._desk.until_alone(job_id)
         rounds = await self._persist(self._files.rounds, job_id)
         begun = await self._persist(
             self._store.begin, job_id, workflow_id, rounds, self._max_attempts
         )
         if not isinstance(begun, Ticket):
             if begun is not None:
+                await self._persist(self._desk.close, begun.id)
                 await self._persist(self._files.tidy, begun)
             return True
         log.info("job %s attempt %d after %d rounds", job_id, begun.attempt, rounds)
@@ -143,13 +148,14 @@ class Attempts:
         watch = _Watch()
         workdir = await asyncio.to_thread(self._storage.new_temporary)
         try:
-            child = asyncio.create_task(self._work(job, workdir, watch))
+            child = asyncio.create_task(self._work(ticket, workdir, watch))
             try:
                 is_cancelled = await self._follow(ticket, child, watch)
             finally:
                 child.cancel()
                 await asyncio.wait({child})
             if is_cancelled and (child.cancelled() or child.exception() is not None):
+                await self._desk.until_alone(job.id)
                 await self._end(ticket, JobState.CANCELLED, cancellation(), watch)
                 return
             child.result()
@@ -165,6 +171,7 @@ class Attempts:
                 watch.progress,
                 watch.phase_seconds(),
             )
+            await self._persist(self._desk.close, job.id)
             await self._persist(self._files.tidy, done)
             log.info("job %s succeeded", job.id)
         except (ChildFailure, Problem) as error:
@@ -184,9 +191,11 @@ class Attempts:
 
     async def _end(self, ticket: Ticket, state: JobState, failure: Failure, watch: _Watch) -> None:
         await self._persist(self._store.finish, ticket, state, failure, None, watch.progress)
+        await self._persist(self._desk.close, ticket.job.id)
         log.info("job %s %s %s", ticket.job.id, state, failure.code)
 
-    async def _work(self, job: Job, workdir: Path, watch: _Watch) -> None:
+    async def _work(self, ticket: Ticket, workdir: Path, watch: _Watch) -> None:
+        job = ticket.job
         await asyncio.to_thread(self._files.open, job.id)
         await self._wait_for_space()
         model = await self._persist(self._upload, Kind.MODEL, job.model_id)
@@ -199,7 +208,21 @@ class Attempts:
             self._files.checkpoint(job.id),
             await self._persist(self._unpack, job, workdir),
         )
-        await self._children.work(workdir, job, files, watch)
+        if self._children.shards_of(job) == 1:
+            await self._children.work(workdir, job, files, watch)
+            return
+        child = asyncio.create_task(self._children.work(workdir, job, files, watch))
+        sharing = asyncio.create_task(self._desk.serve(ticket, workdir))
+        try:
+            await asyncio.wait({child, sharing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (child, sharing):
+                if not task.done():
+                    task.cancel()
+            await asyncio.wait({child, sharing})
+        if not sharing.cancelled():
+            sharing.result()
+        child.result()
 
     def _unpack(self, job: Job, workdir: Path) -> list[Path]:
         """Score states that a job goes by, as files."""

@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from graph_ops.errors import PrunerError
 from service.files import write_json
 from service.protocol import PARENT_PID_VARIABLE, SCRATCH, WAIT
+from service.shard_mailbox import HelperMailbox, Mailbox
 
 if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits
@@ -87,6 +88,7 @@ def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         progress=progress,
         scores=merge_states(states) if states else None,
         checkpoint=Checkpoint(request["checkpoint"]),
+        exchange=_exchange(request, workdir),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
@@ -140,6 +142,7 @@ def score(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         Path(request["bundle"]),
         request["options"],
         progress=progress,
+        exchange=_exchange(request, workdir),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
@@ -147,6 +150,24 @@ def score(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         state.require(ScoreState.load(path).digest)
     state.save(workdir / "scores.npz")
     write_json(workdir / "results.json", {"scores": "scores.npz"})
+
+
+def help_score(request: Request, workdir: Path, progress: ProgressWriter) -> None:
+    """Score shards of a job that runs elsewhere; leaves them in the mailbox."""
+    from graph_ops.checkpoint import Checkpoint
+    from graph_ops.pruning import help_score as help_with
+    from graph_ops.score_shards import SharedScoring
+
+    help_with(
+        Path(request["model"]),
+        Path(request["bundle"]),
+        request["options"],
+        SharedScoring(request["round"], request["shards"]),
+        exchange=HelperMailbox(workdir, request["round"]),
+        checkpoint=Checkpoint(request["checkpoint"]),
+        model_limits=_model_limits(request),
+        bundle_limits=_bundle_limits(request),
+    )
 
 
 def merge(request: Request, workdir: Path, progress: ProgressWriter) -> None:
@@ -220,6 +241,7 @@ ACTIONS: dict[str, Action] = {
     "prune": prune,
     "cut": cut,
     "score": score,
+    "help": help_score,
     "merge": merge,
     "inspect": inspect,
     "channels": channels,
@@ -234,6 +256,12 @@ def _leave(result: PruneResult, workdir: Path) -> dict[str, str]:
     model = result.write_model(workdir / "pruned.onnx")
     write_json(workdir / "report.json", result.report)
     return {"model": model.name, "report": "report.json"}
+
+
+def _exchange(request: Request, workdir: Path) -> Mailbox | None:
+    """Shares out the job's scoring, where that is wanted."""
+    count = int(request["score_shards"])
+    return Mailbox(workdir, count) if count > 1 else None
 
 
 def _model_limits(request: Request) -> ModelLimits:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.protocol import ProgressReport
-from service.records import Job
+from service.records import Job, JobKind
 from service.runner import Limits, Spares, run_child
 from service.settings import Settings
 
@@ -42,6 +42,7 @@ class Children:
         self._module = settings.child_module
         self._spares = Spares(self._module, spares)
         memory, file_bytes = settings.memory_limit_bytes, settings.job_file_bytes
+        self._score_shards = settings.score_shards
         self._job = Limits(settings.job_timeout_s, memory, file_bytes)
         self._inspection = Limits(settings.inspection_timeout_s, memory, file_bytes)
         self._input_limits = {
@@ -83,10 +84,37 @@ class Children:
             "bundle": None if files.bundle is None else str(files.bundle),
             "states": [str(path) for path in files.states],
             "checkpoint": str(files.checkpoint),
+            "score_shards": self.shards_of(job),
             **self._input_limits,
         }
         limits = self._job
         await run_child(self._module, workdir, request, limits, on_progress, self._spares)
+
+    def shards_of(self, job: Job) -> int:
+        """Into how many shards a job's scoring is split."""
+        if job.kind is JobKind.CUT:
+            return 1
+        return int(job.options.get("score_shards") or self._score_shards)
+
+    async def help(
+        self, workdir: Path, job: Job, files: WorkFiles, number: int, count: int
+    ) -> None:
+        """Score shards of a round of somebody else's job, as `service.shard_mailbox` names them.
+
+        Raises:
+            ChildFailure: it did not work out.
+        """
+        request = {
+            "action": "help",
+            "options": job.options,
+            "round": number,
+            "shards": count,
+            "model": str(files.model),
+            "bundle": str(files.bundle),
+            "checkpoint": str(files.checkpoint),
+            **self._input_limits,
+        }
+        await run_child(self._module, workdir, request, self._job, spares=self._spares)
 
     async def merge(
         self,

@@ -157,6 +157,23 @@ BEATS = sa.Table(
     sa.Column("gpu_total_bytes", sa.BigInteger),
 )
 
+SCORE_SHARDS = sa.Table(
+    "score_shards",
+    TABLES,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("shard", sa.Integer, primary_key=True),
+    # Shards of the round.
+    sa.Column("shards", sa.Integer, nullable=False),
+    # Who works on it: the worker, and a word of its own; `is_own` for the job's own child.
+    sa.Column("holder", sa.Text),
+    sa.Column("claim", sa.Text),
+    sa.Column("is_own", sa.Boolean, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    # Digest of its file, once it is done.
+    sa.Column("sha256", sa.Text),
+)
+
 PHASES = sa.Table(
     "phase_seconds",
     TABLES,

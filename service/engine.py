@@ -15,6 +15,7 @@ database can run code here, so the database is the service's alone.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ _APPLICATION = "onnx-filter-pruner"
 _VERSION = "jobs-1"
 _QUEUE = "jobs"
 _WORKFLOW = "prune"
+_HELP = "help"
+# Behind all jobs, whatever their turn.
+_LAST = 2**30
 _POLL_S = 0.2
 # Attempts are counted by the service, which knows whether a job got further.
 _UNLIMITED = 1_000_000
@@ -42,7 +46,11 @@ _FORGOTTEN_AT_ONCE = 500
 RunJob = Callable[[str, str], Awaitable[None]]
 """Does the work of a job: called with its id and its place in the queue."""
 
+Help = Callable[[str, int], Awaitable[None]]
+"""Helps with the scoring of a job that runs elsewhere: called with its id and the round."""
+
 _run_job: RunJob | None = None
+_help: Help | None = None
 
 logging.getLogger("dbos").setLevel(logging.WARNING)
 
@@ -56,6 +64,7 @@ class JobQueue:
     """The queue, as those see it who put jobs into it."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._client = DBOSClient(
             system_database_engine=database.engine,
             serializer=DBOSPortableJSONSerializer(),
@@ -73,6 +82,33 @@ class JobQueue:
             "priority": job.turn,
         }
         self._client.enqueue_in_transaction(connection, options, job.id)  # type: ignore[arg-type]
+
+    def ask_for_help(self, job: Job, number: int, places: int) -> None:
+        """Put places into the queue, behind all jobs, for workers that help with a round."""
+        if places <= 0:
+            return
+        with self._database.write() as connection:
+            for _ in range(places):
+                options = {
+                    "workflow_name": _HELP,
+                    "queue_name": _QUEUE,
+                    "workflow_id": f"{_help_prefix(job.id)}{secrets.token_hex(8)}",
+                    "app_version": _VERSION,
+                    "priority": _LAST,
+                }
+                self._client.enqueue_in_transaction(connection, options, job.id, number)  # type: ignore[arg-type]
+
+    def drop_help(self, job_id: str) -> None:
+        """Remove the places that nobody has taken."""
+        schema = "" if self._database.is_sqlite else "dbos."
+        unused = sa.text(
+            f"DELETE FROM {schema}workflow_status WHERE status = 'ENQUEUED' AND name = :name "
+            "AND substr(workflow_uuid, 1, :length) = :prefix"
+        )
+        prefix = _help_prefix(job_id)
+        values = {"name": _HELP, "length": len(prefix), "prefix": prefix}
+        with self._database.write() as connection:
+            connection.execute(unused, values)
 
     def forget_finished(self) -> int:
         """Remove places that are done with since an hour; how many."""
@@ -103,10 +139,13 @@ class Engine:
         self._slots = slots
         self._schema = "" if database.is_sqlite else "dbos."
 
-    def start(self, run_job: RunJob) -> None:
-        """Take jobs from the queue from now on, those first that this worker left unfinished."""
-        global _run_job
-        _run_job = run_job
+    def start(self, run_job: RunJob, help_: Help) -> None:
+        """Take jobs from the queue from now on, those first that this worker left unfinished.
+
+        Where there are none, help with those of others.
+        """
+        global _run_job, _help
+        _run_job, _help = run_job, help_
         config: DBOSConfig = {
             "name": _APPLICATION,
             "system_database_url": self._database.url,
@@ -131,7 +170,7 @@ class Engine:
         """Give back to the queue what workers other than these hold; the places."""
         held = sa.text(
             f"SELECT workflow_uuid, executor_id FROM {self._schema}workflow_status "
-            "WHERE status = 'PENDING' AND name = :name LIMIT :limit"
+            "WHERE status = 'PENDING' AND name IN (:name, :help) LIMIT :limit"
         )
         give_back = sa.text(
             f"UPDATE {self._schema}workflow_status SET status = 'ENQUEUED', owner_xid = NULL, "
@@ -139,14 +178,15 @@ class Engine:
             "WHERE workflow_uuid = :id AND status = 'PENDING' AND executor_id = :holder"
         )
         with self._database.read() as connection:
-            rows = connection.execute(held, {"name": _WORKFLOW, "limit": _TAKEN_AT_ONCE}).all()
+            values = {"name": _WORKFLOW, "help": _HELP, "limit": _TAKEN_AT_ONCE}
+            rows = connection.execute(held, values).all()
         taken = []
         for workflow_id, holder in rows:
             if holder in alive:
                 continue
             with self._database.write() as connection:
-                values = {"queue": _QUEUE, "id": workflow_id, "holder": holder}
-                if connection.execute(give_back, values).rowcount:
+                place = {"queue": _QUEUE, "id": workflow_id, "holder": holder}
+                if connection.execute(give_back, place).rowcount:
                     taken.append(str(workflow_id))
         return taken
 
@@ -162,3 +202,18 @@ async def _work(job_id: str) -> None:
     workflow_id = DBOS.workflow_id
     assert workflow_id is not None
     await _run_job(job_id, workflow_id)
+
+
+@DBOS.workflow(name=_HELP, max_recovery_attempts=_UNLIMITED)
+async def _help_with(job_id: str, number: int) -> None:
+    await _help_work(job_id, number)
+
+
+@DBOS.step(name="help")
+async def _help_work(job_id: str, number: int) -> None:
+    assert _help is not None
+    await _help(job_id, number)
+
+
+def _help_prefix(job_id: str) -> str:
+    return f"{job_id}~help~"

@@ -349,6 +349,11 @@ LIBRARY_PROBLEMS: dict[str, ProblemType] = {
     "score_state_mismatch": ProblemType(
         422, "Scores of something else", "Use scores of the same model and definition."
     ),
+    "stale_shard": ProblemType(
+        422,
+        "A shard of another round",
+        "Nothing is lost: who runs the job scores it.",
+    ),
     "out_of_memory": ProblemType(
         422,
         "Memory ran out",

@@ -121,6 +121,9 @@ class Settings(BaseSettings):
 
     max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
     """Jobs that a worker runs at the same time, each in a child process of its own."""
+    score_shards: Annotated[int, Field(ge=1, le=256)] = 1
+    """Shards that the scoring in a job is split into where its option `score_shards` does not say.
+    Workers that have nothing else to do score them at the same time."""
     warm_children: Annotated[int, Field(ge=0)] = 1
     """Child processes that a worker keeps waiting, with the library imported, for the next jobs.
     Each takes about 150 MB; without one a job starts about a second later."""

@@ -21,8 +21,12 @@ from service.holdings import Holdings
 from service.outbound import OutboundGuard
 from service.quotas import Quotas
 from service.results import JobFiles
+from service.score_shards import ScoreShards
 from service.sessions import SessionStore
 from service.settings import Settings
+from service.shard_desk import ShardDesk
+from service.shard_files import ShardFiles
+from service.shard_help import ShardHelp
 from service.storage import Storage
 from service.store import JobStore
 from service.sweeper import Sweeper
@@ -52,6 +56,8 @@ class Worker:
         self._engine = engine.Engine(self._database, self._name, self._slots)
         store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
         sessions = SessionStore(self._database)
+        children = Children(settings, settings.warm_children)
+        self._shards, shard_files = ScoreShards(self._database), ShardFiles(storage)
         holdings = Holdings(self._database, storage, store, sessions, Quotas(settings))
         queue = engine.JobQueue(self._database)
         self._sweeper = Sweeper(settings, store, storage, holdings, files, sessions, queue)
@@ -59,9 +65,13 @@ class Worker:
             store,
             storage,
             files,
-            Children(settings, settings.warm_children),
+            children,
             sessions,
+            ShardDesk(self._name, self._shards, shard_files, files, store, queue, self._workers),
             settings.max_job_attempts,
+        )
+        self._help = ShardHelp(
+            self._name, self._shards, shard_files, files, store, storage, children, queue
         )
         self._cache = Cache(settings, storage, store)
         self._webhooks = _webhook_sender(settings, self._database)
@@ -74,7 +84,8 @@ class Worker:
         self._database.create()
         engine.migrate(self._database)
         self._workers.beat(self._name, self._slots)
-        self._engine.start(self._attempts.run)
+        self._shards.release(self._name)
+        self._engine.start(self._attempts.run, self._help.run)
         threading.Thread(target=self._sweeper.run, args=(self._stop,), daemon=True).start()
         self._cache.start(self._stop)
         if self._webhooks is not None:
@@ -97,11 +108,14 @@ class Worker:
         except sa.exc.SQLAlchemyError as error:
             log.warning("the database does not answer: %s", type(error).__name__)
 
+    async def _end_children(self) -> None:
+        await asyncio.gather(self._attempts.stop(), self._help.stop())
+
     def _leave(self) -> None:
         """Take no more jobs, end the children, and go. Unfinished jobs are resumed elsewhere."""
-        loop = self._attempts.loop
+        loop = self._attempts.loop or self._help.loop
         if loop is not None:
-            stopping = asyncio.run_coroutine_threadsafe(self._attempts.stop(), loop)
+            stopping = asyncio.run_coroutine_threadsafe(self._end_children(), loop)
             try:
                 stopping.result(_STOP_S)
             except TimeoutError:
