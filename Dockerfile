@@ -66,7 +66,7 @@ RUN /opt/venv-training/bin/pip install --no-deps -r /requirements/cpu.txt \
     && /opt/venv-training/bin/pip uninstall --yes setuptools pip
 
 FROM builder AS builder-cpu
-RUN /opt/venv/bin/pip install -c constraints.txt '.[cpu,parquet]' \
+RUN /opt/venv/bin/pip install -c constraints.txt '.[cpu,parquet,otel]' \
     && /opt/venv/bin/pip uninstall --yes setuptools pip
 
 FROM runtime AS cpu
@@ -78,7 +78,7 @@ RUN /opt/venv-training/bin/pip install --no-deps -r /requirements/gpu.txt \
     && /opt/venv-training/bin/pip uninstall --yes setuptools pip
 
 FROM builder AS builder-gpu
-RUN /opt/venv/bin/pip install -c constraints.txt '.[gpu,parquet]' \
+RUN /opt/venv/bin/pip install -c constraints.txt '.[gpu,parquet,otel]' \
     && /opt/venv/bin/pip uninstall --yes setuptools pip
 
 FROM runtime AS gpu

@@ -23,4 +23,23 @@ class Progress:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class PhaseTime:
+    """When a phase of a run was, each time that there is one.
+
+    Attributes:
+        phase: `load`, `analyse`, `score`, `select`, `recover`, `cut`, `write`, `prove` or
+            `measure`.
+        number: The round, where the phase is one's.
+        begin_s: Its beginning, seconds since the epoch.
+        end_s: Its end.
+    """
+
+    phase: str
+    number: int | None
+    begin_s: float
+    end_s: float
+
+
+PhaseCallback = Callable[[PhaseTime], None]
 ProgressCallback = Callable[[Progress], None]

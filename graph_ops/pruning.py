@@ -21,7 +21,7 @@ from graph_ops.goals.metric_drop import search_metric_drop
 from graph_ops.metrics import Examiner, choose_metric
 from graph_ops.model import ModelLimits, SourceModel
 from graph_ops.options import PruneOptions, parse_options
-from graph_ops.progress import Progress, ProgressCallback
+from graph_ops.progress import PhaseCallback, Progress, ProgressCallback
 from graph_ops.result import PruneResult
 from graph_ops.rounds import Course, drop_in_rounds
 from graph_ops.run import Opened, Run, opened, options_as_text, sample_of
@@ -45,6 +45,7 @@ def prune(
     scores: ScoreState | None = None,
     checkpoint: Checkpoint | None = None,
     exchange: ShardExchange | None = None,
+    on_phase: PhaseCallback = lambda _: None,
     model_limits: ModelLimits | None = None,
     bundle_limits: BundleLimits | None = None,
 ) -> PruneResult:
@@ -60,6 +61,7 @@ def prune(
             and options goes on from there and ends with the same result. Not used with `scores`.
         exchange: Shares out the scoring among processes, which see the same checkpoint. Not used
             with `scores`.
+        on_phase: Called at the end of each phase, with its times.
         model_limits: Bounds on the model file.
         bundle_limits: Bounds on the bundle.
 
@@ -67,7 +69,7 @@ def prune(
         PrunerError: any subclass; see `graph_ops.errors`.
     """
     run = Run(parse_options(options), progress or (lambda _: None))
-    run.exchange = exchange if scores is None else None
+    run.exchange, run.on_phase = exchange if scores is None else None, on_phase
     with opened(run, model, bundle, model_limits, bundle_limits) as parts:
         network, dataset = parts.network, parts.dataset
         metric = choose_metric(run.options, network.judgement)
@@ -87,6 +89,7 @@ def score(
     *,
     progress: ProgressCallback | None = None,
     exchange: ShardExchange | None = None,
+    on_phase: PhaseCallback = lambda _: None,
     model_limits: ModelLimits | None = None,
     bundle_limits: BundleLimits | None = None,
 ) -> ScoreState:
@@ -101,6 +104,7 @@ def score(
         options: Loss, reduction, globs and samples; the target is not used.
         progress: Called as the run goes on.
         exchange: Shares out the scoring among processes.
+        on_phase: Called at the end of each phase, with its times.
         model_limits: Bounds on the model file.
         bundle_limits: Bounds on the bundle.
 
@@ -115,7 +119,7 @@ def score(
             field="criterion",
             found=asked.criterion.value,
         )
-    run = Run(asked, progress or (lambda _: None), exchange=exchange)
+    run = Run(asked, progress or (lambda _: None), exchange=exchange, on_phase=on_phase)
     with opened(run, model, bundle, model_limits, bundle_limits) as parts:
         run.score(parts.network, parts.dataset, 1)
         return parts.network.state
@@ -129,6 +133,7 @@ def help_score(
     *,
     exchange: HelperExchange,
     checkpoint: Checkpoint,
+    on_phase: PhaseCallback = lambda _: None,
     model_limits: ModelLimits | None = None,
     bundle_limits: BundleLimits | None = None,
 ) -> None:
@@ -141,6 +146,7 @@ def help_score(
         scoring: Which round, in how many shards.
         exchange: Names the shards, and takes what they come to.
         checkpoint: What the round before has left, where there was one; nothing is written.
+        on_phase: Called at the end of each phase, with its times.
         model_limits: Bounds on the model file.
         bundle_limits: Bounds on the bundle.
 
@@ -148,7 +154,7 @@ def help_score(
         StaleShardError: the run is at another round by now, or has not so many shards.
         PrunerError: any other subclass.
     """
-    run = Run(parse_options(options))
+    run = Run(parse_options(options), on_phase=on_phase)
     with opened(run, model, bundle, model_limits, bundle_limits) as parts:
         network, number = parts.network, scoring.number
         if number > 1:
@@ -164,7 +170,9 @@ def help_score(
             if shard is None:
                 exchange.wait()
             else:
-                exchange.hand_in(shard, score_shard(network, shards[shard]))
+                with run.phase("score", number):
+                    scored = score_shard(network, shards[shard])
+                exchange.hand_in(shard, scored)
 
 
 def _course(

@@ -23,7 +23,7 @@ from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions
 from graph_ops.prefetch import prefetched
-from graph_ops.progress import Progress, ProgressCallback
+from graph_ops.progress import PhaseCallback, PhaseTime, Progress, ProgressCallback
 from graph_ops.recovery import Recovery
 from graph_ops.score_shards import ShardExchange, score_together, split
 
@@ -40,6 +40,7 @@ class Run:
         engine: Who computed the gradients, as in the report; None for criteria without them.
         images: How the bundle's images were read; None for arrays.
         exchange: Shares out the scoring among processes; None to score alone.
+        on_phase: Called at the end of each phase.
     """
 
     options: PruneOptions
@@ -49,24 +50,31 @@ class Run:
     engine: dict[str, Any] | None = None
     images: ImageFacts | None = None
     exchange: ShardExchange | None = None
+    on_phase: PhaseCallback = lambda _: None
 
     def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
         """Report progress."""
         self.progress(Progress(phase, done, total, message))
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time of a block."""
-        start = time.perf_counter()
+    def phase(self, name: str, number: int | None = None) -> Iterator[None]:
+        """Count the time of a block.
+
+        Args:
+            name: Which phase it is.
+            number: The round, where it is one's.
+        """
+        start, begin_s = time.perf_counter(), time.time()
         try:
             yield
         finally:
             spent = time.perf_counter() - start
             self.timing_s[name] = self.timing_s.get(name, 0.0) + spent
+            self.on_phase(PhaseTime(name, number, begin_s, begin_s + spent))
 
     def score(self, network: TaylorPrunableNetwork, dataset: Dataset, number: int) -> None:
         """Score the network as it is on the samples that are not held out."""
-        with self.phase("score"):
+        with self.phase("score", number):
             sample = sample_of(dataset, self.options, number)
             total, done = len(sample.scored), 0
 
@@ -122,7 +130,7 @@ class Run:
         """Give back what was taken, and go on with the weights that came out."""
         if self.options.recovery == "none":
             return None
-        with self.phase("recover"):
+        with self.phase("recover", number):
             return network.recover(
                 dataset,
                 lambda done, total: self.tell("recover", done, total, f"round {number}"),

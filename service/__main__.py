@@ -21,6 +21,7 @@ from service.protocol import LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE, PARENT_PID_VA
 from service.settings import Settings
 from service.storage import DataDirInUseError, Storage
 from service.supervisor import WRONG_SETTING, Supervisor
+from service.tracing import TracingUnavailableError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -57,7 +58,7 @@ def main() -> None:
             _serve(settings)
         else:
             _work(settings)
-    except DataDirInUseError as error:
+    except (DataDirInUseError, TracingUnavailableError) as error:
         print(error, file=sys.stderr)
         sys.exit(WRONG_SETTING)
 

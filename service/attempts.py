@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from service.children import Children, WorkFiles
+from service.children import Children, PhaseTrace, WorkFiles
 from service.files import remove
 from service.logs import JOB_ID
 from service.objects import StorageUnavailable
@@ -40,6 +40,7 @@ from service.sessions import SessionStore
 from service.shard_desk import ShardDesk
 from service.storage import Kind, Storage, StoredUpload
 from service.store import Fenced, JobStore, Ticket
+from service.tracing import Span, Tracing, Value
 
 LOOK_S = 0.2
 """Time between looks at whether a job is to be cancelled."""
@@ -68,8 +69,10 @@ class Attempts:
         children: Children,
         sessions: SessionStore,
         desk: ShardDesk,
+        tracing: Tracing,
         max_attempts: int,
     ) -> None:
+        self._tracing = tracing
         self._sessions = sessions
         self._desk = desk
         self._store = store
@@ -113,7 +116,7 @@ class Attempts:
                 await self._persist(self._files.tidy, begun)
             return True
         log.info("job %s attempt %d after %d rounds", job_id, begun.attempt, rounds)
-        attempt = asyncio.create_task(self._attempt(begun))
+        attempt = asyncio.create_task(self._traced_attempt(begun))
         self._running.add(attempt)
         if self._is_stopping:
             attempt.cancel()
@@ -137,7 +140,23 @@ class Attempts:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
 
-    async def _attempt(self, ticket: Ticket) -> None:
+    async def _traced_attempt(self, ticket: Ticket) -> None:
+        job = ticket.job
+        if job.traceparent is None:
+            await self._attempt(ticket, Span())
+            return
+        if ticket.attempt == 1:
+            sent_s = job.created_us / 1e6
+            self._tracing.record("queue", job.traceparent, sent_s, time.time())
+        attributes: dict[str, Value] = {
+            "job.id": job.id,
+            "job.attempt": ticket.attempt,
+            "job.rounds": job.rounds,
+        }
+        with self._tracing.span("attempt", job.traceparent, **attributes) as span:
+            await self._attempt(ticket, span)
+
+    async def _attempt(self, ticket: Ticket, span: Span) -> None:
         """One child, and what its end means for the job.
 
         Raises:
@@ -148,7 +167,7 @@ class Attempts:
         watch = _Watch()
         workdir = await asyncio.to_thread(self._storage.new_temporary)
         try:
-            child = asyncio.create_task(self._work(ticket, workdir, watch))
+            child = asyncio.create_task(self._work(ticket, workdir, watch, span))
             try:
                 is_cancelled = await self._follow(ticket, child, watch)
             finally:
@@ -194,7 +213,7 @@ class Attempts:
         await self._persist(self._desk.close, ticket.job.id)
         log.info("job %s %s %s", ticket.job.id, state, failure.code)
 
-    async def _work(self, ticket: Ticket, workdir: Path, watch: _Watch) -> None:
+    async def _work(self, ticket: Ticket, workdir: Path, watch: _Watch, span: Span) -> None:
         job = ticket.job
         await asyncio.to_thread(self._files.open, job.id)
         await self._wait_for_space()
@@ -208,10 +227,11 @@ class Attempts:
             self._files.checkpoint(job.id),
             await self._persist(self._unpack, job, workdir),
         )
+        work = self._children.work(workdir, job, files, watch, PhaseTrace(self._tracing, span))
         if self._children.shards_of(job) == 1:
-            await self._children.work(workdir, job, files, watch)
+            await work
             return
-        child = asyncio.create_task(self._children.work(workdir, job, files, watch))
+        child = asyncio.create_task(work)
         sharing = asyncio.create_task(self._desk.serve(ticket, workdir))
         try:
             await asyncio.wait({child, sharing}, return_when=asyncio.FIRST_COMPLETED)

@@ -36,7 +36,7 @@ from service.shard_mailbox import HelperMailbox, Mailbox
 if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits
     from graph_ops.model import ModelLimits
-    from graph_ops.progress import Progress
+    from graph_ops.progress import PhaseCallback, PhaseTime, Progress
     from graph_ops.result import PruneResult
 
 Request = dict[str, Any]
@@ -72,6 +72,15 @@ class ProgressWriter:
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
 
+    def on_phase(self, time_: PhaseTime) -> None:
+        """Say when a phase was."""
+        self._stream.write(json.dumps({"ended": dataclasses.asdict(time_)}) + "\n")
+        self._stream.flush()
+
+    def phases(self, request: Request) -> PhaseCallback:
+        """What the library is to call: nothing is said where the job is not traced."""
+        return self.on_phase if request["traceparent"] else lambda _: None
+
 
 def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
     """Prune a model; leaves the model, `report.json`, `scores.npz`, points, `results.json`."""
@@ -89,6 +98,7 @@ def prune(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         scores=merge_states(states) if states else None,
         checkpoint=Checkpoint(request["checkpoint"]),
         exchange=_exchange(request, workdir),
+        on_phase=progress.phases(request),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
@@ -143,6 +153,7 @@ def score(request: Request, workdir: Path, progress: ProgressWriter) -> None:
         request["options"],
         progress=progress,
         exchange=_exchange(request, workdir),
+        on_phase=progress.phases(request),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),
     )
@@ -164,6 +175,7 @@ def help_score(request: Request, workdir: Path, progress: ProgressWriter) -> Non
         request["options"],
         SharedScoring(request["round"], request["shards"]),
         exchange=HelperMailbox(workdir, request["round"]),
+        on_phase=progress.phases(request),
         checkpoint=Checkpoint(request["checkpoint"]),
         model_limits=_model_limits(request),
         bundle_limits=_bundle_limits(request),

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.protocol import ProgressReport
+from service.protocol import PhaseReport, ProgressReport
 from service.records import Job, JobKind
 from service.runner import Limits, Spares, run_child
 from service.settings import Settings
+from service.tracing import Span, Tracing
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,25 @@ class WorkFiles:
     bundle: Path | None
     checkpoint: Path
     states: Sequence[Path] = ()
+
+
+class PhaseTrace:
+    """Traces the phases of a child's work.
+
+    Args:
+        tracing: Where to.
+        span: What they belong to.
+    """
+
+    def __init__(self, tracing: Tracing, span: Span) -> None:
+        self._tracing = tracing
+        self.traceparent = span.traceparent
+
+    def __call__(self, report: PhaseReport) -> None:
+        """A phase is over."""
+        number = {} if report.number is None else {"round": report.number}
+        begin_s, end_s = report.begin_s, report.end_s
+        self._tracing.record(report.phase, self.traceparent, begin_s, end_s, **number)
 
 
 class Children:
@@ -64,6 +84,7 @@ class Children:
         job: Job,
         files: WorkFiles,
         on_progress: Callable[[ProgressReport], None],
+        trace: PhaseTrace,
     ) -> None:
         """Do a job's work; the results are in `workdir` afterwards.
 
@@ -72,6 +93,7 @@ class Children:
             job: What is to be done.
             files: What it is done on.
             on_progress: Called for each report of the child.
+            trace: Takes the times of its phases.
 
         Raises:
             ChildFailure: it did not work out.
@@ -85,10 +107,10 @@ class Children:
             "states": [str(path) for path in files.states],
             "checkpoint": str(files.checkpoint),
             "score_shards": self.shards_of(job),
+            "traceparent": trace.traceparent,
             **self._input_limits,
         }
-        limits = self._job
-        await run_child(self._module, workdir, request, limits, on_progress, self._spares)
+        await run_child(self._module, workdir, request, self._job, on_progress, trace, self._spares)
 
     def shards_of(self, job: Job) -> int:
         """Into how many shards a job's scoring is split."""
@@ -97,7 +119,13 @@ class Children:
         return int(job.options.get("score_shards") or self._score_shards)
 
     async def help(
-        self, workdir: Path, job: Job, files: WorkFiles, number: int, count: int
+        self,
+        workdir: Path,
+        job: Job,
+        files: WorkFiles,
+        number: int,
+        count: int,
+        trace: PhaseTrace,
     ) -> None:
         """Score shards of a round of somebody else's job, as `service.shard_mailbox` names them.
 
@@ -112,9 +140,12 @@ class Children:
             "model": str(files.model),
             "bundle": str(files.bundle),
             "checkpoint": str(files.checkpoint),
+            "traceparent": trace.traceparent,
             **self._input_limits,
         }
-        await run_child(self._module, workdir, request, self._job, spares=self._spares)
+        await run_child(
+            self._module, workdir, request, self._job, on_phase=trace, spares=self._spares
+        )
 
     async def merge(
         self,

@@ -59,6 +59,8 @@ JOBS = sa.Table(
     # What kind of work it is, and what that needs beside model, bundle and options.
     sa.Column("kind", sa.Text, nullable=False, server_default="prune"),
     sa.Column("task", sa.JSON),
+    # The span that its traces belong to, in the form of W3C Trace Context.
+    sa.Column("traceparent", sa.Text),
     sa.Index("jobs_by_age", "created_us", "id"),
 )
 

@@ -27,6 +27,7 @@ from service.records import Job, JobKind, JobState, ResultFile, new_job_id
 from service.results import JobFiles
 from service.storage import now
 from service.store import JobStore
+from service.tracing import TRACEPARENT, Tracing
 from service.watcher import Watcher
 from service.workers import Workers
 
@@ -82,7 +83,9 @@ class Jobs:
         files: JobFiles,
         max_queued: int,
         quotas: Quotas,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._quotas = quotas
         self.store = store
         self.watcher = Watcher(store.events)
@@ -256,6 +259,19 @@ class Jobs:
 
     def _submit(self, caller: Caller, new: NewJob, key: str | None, job_id: str | None) -> Job:
         name = job_id or new_job_id()
+        attributes = {"job.id": name, "job.kind": str(new.kind)}
+        with self._tracing.span("submit", TRACEPARENT.get(), **attributes) as span:
+            return self._accept(caller, new, key, name, job_id is not None, span.traceparent)
+
+    def _accept(
+        self,
+        caller: Caller,
+        new: NewJob,
+        key: str | None,
+        name: str,
+        is_named: bool,
+        traceparent: str | None,
+    ) -> Job:
         job = Job(
             id=name,
             created_us=time.time_ns() // 1000,
@@ -268,6 +284,7 @@ class Jobs:
             options=new.options,
             metadata=new.metadata,
             webhook_url=new.webhook_url,
+            traceparent=traceparent,
             kind=new.kind,
             task=new.task,
             fingerprint=new.fingerprint,
@@ -285,7 +302,7 @@ class Jobs:
         if accepted.owner != job.owner:
             raise Problem("job_exists", f"The id {name} is taken.")
         if accepted.fingerprint != job.fingerprint:
-            raise _conflict(accepted, is_of_key=key is not None and job_id is None)
+            raise _conflict(accepted, is_of_key=key is not None and not is_named)
         return accepted
 
     def _check_room(self) -> None:

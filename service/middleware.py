@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.headers import secure
 from service.logs import REQUEST_ID
 from service.metrics import Metrics
+from service.tracing import TRACEPARENT, valid_traceparent
 
 _DRAIN_BYTES = 64 * 2**20
 _DRAIN_SECONDS = 5.0
@@ -40,6 +41,7 @@ class RequestMiddleware:
             return
         scope["request_id"] = secrets.token_hex(8)
         REQUEST_ID.set(scope["request_id"])
+        TRACEPARENT.set(valid_traceparent(Headers(scope=scope).get("traceparent")))
         body = _Body(scope, receive)
         started = time.monotonic()
         status = 500

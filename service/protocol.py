@@ -21,6 +21,19 @@ LOCK_FD_VARIABLE = "PRUNER_LOCK_FD"
 
 
 @dataclass(frozen=True)
+class PhaseReport:
+    """When a phase of a child's work was, in seconds since the epoch.
+
+    `number` is the round, where the phase is one's.
+    """
+
+    phase: str
+    number: int | None
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
 class ProgressReport:
     """How far a child is: `done` of `total` units of the phase."""
 

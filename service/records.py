@@ -91,6 +91,8 @@ class Job(BaseModel):
     """Who is told of its end."""
     turn: int = 1
     """Its turn among the waiting; lower ones come first."""
+    traceparent: str | None = None
+    """Names the span of its acceptance, to which its work belongs; None where nothing is traced."""
     filename: str
     """File name of the uploaded model."""
     options: dict[str, Any]

@@ -35,6 +35,7 @@ from service.protocol import (
     PARENT_PID_VARIABLE,
     SCRATCH,
     WAIT,
+    PhaseReport,
     ProgressReport,
 )
 
@@ -43,6 +44,8 @@ _LINE_LIMIT = 64 * 2**10
 _STDERR_TAIL_BYTES = 16 * 2**10
 _PROBLEM_LIMIT_BYTES = 2**20
 _PROGRESS_TEXT_LIMIT = 200
+_LATEST_S = 2.0**32
+"""No child's clock is later, whatever it says: nanoseconds since the epoch have to fit 64 bits."""
 _WITHHELD = frozenset({"DATABASE_URL", "WEBHOOK_SECRET", LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE})
 """Variables that a process which reads hostile input has no business to know."""
 
@@ -80,6 +83,7 @@ async def run_child(
     request: dict[str, Any],
     limits: Limits,
     on_progress: Callable[[ProgressReport], None] = lambda _: None,
+    on_phase: Callable[[PhaseReport], None] = lambda _: None,
     spares: Spares | None = None,
 ) -> None:
     """Run `python -m module workdir` and return when it has succeeded.
@@ -93,6 +97,7 @@ async def run_child(
         request: Written to `request.json`.
         limits: Time, resident memory and file size.
         on_progress: Called on the event loop for each report.
+        on_phase: Called on it when a phase has ended, where the request asks for that.
         spares: Children of the same module that wait for work.
 
     Raises:
@@ -109,7 +114,7 @@ async def run_child(
     assert process.stdout is not None
     assert process.stderr is not None
     readers = [
-        asyncio.create_task(_read_progress(process.stdout, on_progress)),
+        asyncio.create_task(_read_reports(process.stdout, on_progress, on_phase)),
         asyncio.create_task(_read_tail(process.stderr, tail)),
     ]
     overrun: ChildFailure | None = None
@@ -190,7 +195,7 @@ class Spares:
 
 
 def _is_secret(name: str) -> bool:
-    return name in _WITHHELD or name.startswith(("AWS_", "PG"))
+    return name in _WITHHELD or name.startswith(("AWS_", "PG", "OTEL_"))
 
 
 def _environment(scratch: Path | None) -> dict[str, str]:
@@ -317,8 +322,10 @@ def _failure_of_signal(number: int) -> ChildFailure:
     )
 
 
-async def _read_progress(
-    stream: asyncio.StreamReader, on_progress: Callable[[ProgressReport], None]
+async def _read_reports(
+    stream: asyncio.StreamReader,
+    on_progress: Callable[[ProgressReport], None],
+    on_phase: Callable[[PhaseReport], None],
 ) -> None:
     while True:
         try:
@@ -327,15 +334,25 @@ async def _read_progress(
             continue
         if not line:
             return
-        report = _progress_of(line)
-        if report is not None:
+        report = _report_of(line)
+        if isinstance(report, ProgressReport):
             on_progress(report)
+        elif report is not None:
+            on_phase(report)
 
 
-def _progress_of(line: bytes) -> ProgressReport | None:
-    """A line's report, or None when it is something else."""
+def _report_of(line: bytes) -> ProgressReport | PhaseReport | None:
+    """What a line reports, or None when it is something else."""
     try:
         data = json.loads(line)
+        if "ended" in data:
+            ended = data["ended"]
+            return PhaseReport(
+                str(ended["phase"])[:_PROGRESS_TEXT_LIMIT],
+                None if ended["number"] is None else int(ended["number"]),
+                min(max(float(ended["begin_s"]), 0.0), _LATEST_S),
+                min(max(float(ended["end_s"]), 0.0), _LATEST_S),
+            )
         return ProgressReport(
             str(data["phase"])[:_PROGRESS_TEXT_LIMIT],
             int(data["done"]),

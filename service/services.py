@@ -29,6 +29,7 @@ from service.settings import Settings
 from service.sources import Sources
 from service.storage import Storage
 from service.store import JobStore
+from service.tracing import Tracing, open_tracing
 from service.uploads import Uploads
 from service.workers import Workers
 
@@ -60,6 +61,7 @@ class Services:
     jobs: Jobs
     sessions: SessionStore
     children: Children
+    tracing: Tracing
     versions: dict[str, Any] | None = None
     engines: list[dict[str, Any]] | None = None
     probe_problem: Problem | None = None
@@ -78,6 +80,7 @@ class Services:
         children = Children(settings)
         guard = OutboundGuard.of(settings)
         quotas = Quotas(settings)
+        tracing = open_tracing(settings.traces_url, "api", settings.worker)
         sessions = SessionStore(database)
         holdings = Holdings(database, storage, store, sessions, quotas)
         return cls(
@@ -105,7 +108,9 @@ class Services:
                 JobFiles(storage),
                 settings.max_queued_jobs,
                 quotas,
+                tracing,
             ),
+            tracing=tracing,
             sessions=sessions,
             children=children,
         )
@@ -124,6 +129,7 @@ class Services:
     def close(self) -> None:
         """Let go of disk and database."""
         self.stopping.set()
+        self.tracing.close()
         self.database.close()
         self.storage.close()
 

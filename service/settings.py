@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
     """Form of the log: `text` for people, or `json`, one object a line."""
 
+    traces_url: Annotated[str, Field(pattern="^https?://.")] | None = None
+    """Where traces of jobs are sent as OTLP over HTTP: `http://collector:4318/v1/traces`. Takes the
+    extra `otel`. None are made when not set."""
+
     outbound_hosts: str = ""
     """Hosts that webhooks may be sent to, and models and bundles fetched from, over https: names
     with commas between them; `*.example.com` stands for all names below. None when empty."""

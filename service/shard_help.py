@@ -15,7 +15,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from service.children import Children, WorkFiles
+from service.children import Children, PhaseTrace, WorkFiles
 from service.engine import JobQueue
 from service.files import remove
 from service.logs import JOB_ID
@@ -29,6 +29,7 @@ from service.shard_files import ShardFiles
 from service.shard_mailbox import Post
 from service.storage import Kind, Storage
 from service.store import JobStore
+from service.tracing import Span, Tracing, Value
 
 _TURN_S = 0.05
 _LOOK_S = 0.2
@@ -51,7 +52,9 @@ class ShardHelp:
         storage: Storage,
         children: Children,
         queue: JobQueue,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self.name = name
         self.shards, self.files, self._job_files = shards, files, job_files
         self._store, self._storage = store, storage
@@ -121,7 +124,15 @@ class ShardHelp:
         model = await asyncio.to_thread(self._upload, Kind.MODEL, job.model_id)
         bundle = await asyncio.to_thread(self._upload, Kind.BUNDLE, job.bundle_id)
         files = WorkFiles(model, bundle, self._job_files.checkpoint(job.id))
-        await self._children.help(workdir, job, files, claim.shard.round, claim.count)
+        number = claim.shard.round
+        if job.traceparent is None:
+            trace = PhaseTrace(self._tracing, Span())
+            await self._children.help(workdir, job, files, number, claim.count, trace)
+            return
+        attributes: dict[str, Value] = {"job.id": job.id, "round": number}
+        with self._tracing.span("help", job.traceparent, **attributes) as span:
+            trace = PhaseTrace(self._tracing, span)
+            await self._children.help(workdir, job, files, number, claim.count, trace)
 
     def _upload(self, kind: Kind, upload_id: str) -> Path:
         return self._storage.localise(self._storage.get_upload(kind, upload_id)).path

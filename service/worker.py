@@ -30,6 +30,7 @@ from service.shard_help import ShardHelp
 from service.storage import Storage
 from service.store import JobStore
 from service.sweeper import Sweeper
+from service.tracing import open_tracing
 from service.webhooks import WebhookSender
 from service.workers import BEAT_S, Workers
 
@@ -56,6 +57,7 @@ class Worker:
         self._engine = engine.Engine(self._database, self._name, self._slots)
         store, files = JobStore(self._database, settings.job_retention_s), JobFiles(storage)
         sessions = SessionStore(self._database)
+        self._tracing = open_tracing(settings.traces_url, "worker", self._name)
         children = Children(settings, settings.warm_children)
         self._shards, shard_files = ScoreShards(self._database), ShardFiles(storage)
         holdings = Holdings(self._database, storage, store, sessions, Quotas(settings))
@@ -68,10 +70,19 @@ class Worker:
             children,
             sessions,
             ShardDesk(self._name, self._shards, shard_files, files, store, queue, self._workers),
+            self._tracing,
             settings.max_job_attempts,
         )
         self._help = ShardHelp(
-            self._name, self._shards, shard_files, files, store, storage, children, queue
+            self._name,
+            self._shards,
+            shard_files,
+            files,
+            store,
+            storage,
+            children,
+            queue,
+            self._tracing,
         )
         self._cache = Cache(settings, storage, store)
         self._webhooks = _webhook_sender(settings, self._database)
@@ -125,6 +136,7 @@ class Worker:
         except sa.exc.SQLAlchemyError as error:
             log.warning("the database does not answer: %s", type(error).__name__)
         self._storage.close()
+        self._tracing.close()
         log.info("worker %s has left", self._name)
         logging.shutdown()
         # Without a word to the engine: what it takes for running is resumed by the next worker.
