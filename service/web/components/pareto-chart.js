@@ -6,6 +6,7 @@ import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 
 const HEIGHT = 380;
 const NARROW = 560;
+const TICK_WIDTH = 90;
 
 /**
  * @param {{points: Point[], curve: Point[], original: {x: number, y: number} | null,
@@ -54,6 +55,7 @@ export function ParetoChart(props) {
 
 function draw(Plot, width, { points, curve, original, chosen, xAxis, yAxis }) {
   const isNarrow = width < NARROW;
+  const ticks = isNarrow ? Math.floor(width / TICK_WIDTH) : 8;
   const at = { x: "x", y: "y" };
   const onCurve = new Set(curve.map(({ id }) => id));
   const others = points.filter(({ id }) => !onCurve.has(id));
@@ -65,11 +67,11 @@ function draw(Plot, width, { points, curve, original, chosen, xAxis, yAxis }) {
     marginTop: 34,
     marginBottom: 46,
     className: "plot",
-    x: { label: `${xAxis.label} →`, tickFormat: xAxis.format, ticks: isNarrow ? 4 : 8, nice: true, insetLeft: 12, insetRight: 12 },
+    x: { label: `${xAxis.label} →`, tickFormat: xAxis.format, ticks, nice: true, insetLeft: 12, insetRight: 12 },
     y: { label: `↑ ${yAxis.label}`, tickFormat: yAxis.format, ticks: 6, nice: true, insetTop: 12, insetBottom: 12 },
     marks: [
       Plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 6 }),
-      Plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks: isNarrow ? 4 : 8 }),
+      Plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks }),
       Plot.line(curve, { ...at, stroke: "var(--accent)", strokeWidth: 2 }),
       Plot.dot(others, { ...at, r: 5, stroke: "var(--line-strong)", fill: "var(--surface)", strokeWidth: 2 }),
       Plot.dot(curve, { ...at, r: 6, fill: "var(--accent)", stroke: "var(--surface)", strokeWidth: 1.5 }),
