@@ -3,7 +3,7 @@
     python -m benchmarks.zoo [PATTERN ...] [--variants ...] [--again] [--keep] [--table-only]
 
 A pattern is a glob over LIBRARY.NAME; without one the whole list is run, which takes many hours.
-What was measured is kept in `build/zoo`, so that a run that was cut off goes on where it stopped;
+What was measured is kept in benchmarks/zoo/measured, so that a run that was cut off goes on;
 `--again` measures anew. Afterwards docs/zoo.md is written from all that is there.
 """
 

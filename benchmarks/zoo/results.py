@@ -1,4 +1,4 @@
-"""What came of every case, kept as a JSON file each, so that a run that was cut off goes on."""
+"""What came of every case, a tracked JSON file each: a run that was cut off goes on anywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[2] / "build" / "zoo"
+FOLDER = Path(__file__).parent / "measured"
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,5 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(network_id, variant)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(facts, indent=1))
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
         partial.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import zlib
@@ -16,8 +17,12 @@ from benchmarks.zoo.networks import Network
 from benchmarks.zoo.results import Results
 
 ROOT = Path(__file__).parents[2]
-TIME_LIMIT_S = 300
-"""For the exports of a network together, and for each case."""
+CPU_LIMIT_S = 400
+"""Processor time for the exports of a network together, and for each case."""
+TIME_LIMIT_S = 1800
+"""Time by the clock, for a machine that does other things as well."""
+MODELS = ROOT / "build" / "zoo"
+"""Exported models, while they are needed."""
 MEMORY_LIMIT_MIB = 8 * 1024
 BOTH_ENGINES_ONE_IN = 8
 """Share of the networks that are scored with both engines."""
@@ -38,7 +43,7 @@ def measure_network(
     network: Network, variants: Sequence[str], python: Path, results: Results, keeps: Keep
 ) -> None:
     """Measure the variants of a network, and keep what comes of each."""
-    folder = results.folder / "models" / network.id
+    folder = MODELS / network.id
     problem = ""
     missing = [v for v in variants if v not in exported(folder)["variants"]]
     if missing:
@@ -87,7 +92,8 @@ def measure_case(network: Network, variant: str, folder: Path, side: int) -> dic
 
 def run(command: Sequence[str]) -> str:
     """Run a child under the limits; why it failed, or an empty string."""
-    limited = ["prlimit", f"--data={MEMORY_LIMIT_MIB << 20}", *command]
+    limits = [f"--data={MEMORY_LIMIT_MIB << 20}", f"--cpu={CPU_LIMIT_S}"]
+    limited = ["prlimit", *limits, *command]
     try:
         done = subprocess.run(
             limited, cwd=ROOT, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
@@ -96,6 +102,8 @@ def run(command: Sequence[str]) -> str:
         return f"more than {TIME_LIMIT_S} s"
     if done.returncode == 0:
         return ""
+    if done.returncode == -signal.SIGXCPU or done.returncode == -signal.SIGKILL:
+        return f"more than {CPU_LIMIT_S} s of processor time"
     if any(word in done.stderr for word in ("MemoryError", "bad_alloc", "not enough memory")):
         return f"more than {MEMORY_LIMIT_MIB} MiB"
     tail = "\n".join(done.stderr.strip().splitlines()[-ERROR_LINES:])
