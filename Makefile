@@ -37,7 +37,7 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy zoo charts vendor screenshots smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy bench-speed zoo charts vendor screenshots smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +94,9 @@ peers: ## Create the environments of the pruners that bench-accuracy compares wi
 
 bench-accuracy: setup ## Accuracy beside other pruners: an hour, needs ../shared/data (ARGS: --networks ...)
 	@$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+bench-speed: setup peers $(ZOO_STAMP) ## Time and memory of scoring, latency of what is left: docs/performance.md
+	@$(BIN)/python -m benchmarks.speed
 
 $(ZOO_STAMP): benchmarks/zoo/requirements.txt
 	@test -x $(ZOO_VENV)/bin/python || "$(PYTHON)" -m venv $(ZOO_VENV)

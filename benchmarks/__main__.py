@@ -9,8 +9,6 @@ import subprocess
 import sys
 
 ORDER = (
-    "scoring",
-    "engines",
     "digits_curve",
     "criterion_correlation",
     "defaults",

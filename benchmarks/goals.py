@@ -119,7 +119,7 @@ def latency_row(path: Path) -> list[str]:
     rng = np.random.default_rng(0)
     stream = io.BytesIO()
     images = rng.standard_normal((SAMPLES, *feed.shape[1:])).astype(np.float32)
-    np.savez(stream, **{feed.name: images})
+    np.savez(stream, allow_pickle=False, **{feed.name: images})
     options = {
         "target": {"max_latency_ratio": LATENCY_RATIO},
         "criterion": "magnitude_l2",

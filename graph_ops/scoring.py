@@ -81,6 +81,11 @@ class Scorer:
         self._halving = HalvingRunner()
 
     @property
+    def graph(self) -> ScoringGraph | None:
+        """What is differentiated (None before `open`)."""
+        return self._graph
+
+    @property
     def engine_facts(self) -> EngineFacts | None:
         """Who computed the gradients, and how (None before the first batch)."""
         return None if self._session is None else self._facts_of(self._session)

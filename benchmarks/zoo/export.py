@@ -1,6 +1,8 @@
 """Exports one network four ways. It runs in the zoo's own environment and imports nothing else.
 
-    .venv-zoo/bin/python benchmarks/zoo/export.py LIBRARY NAME FOLDER
+    .venv-zoo/bin/python benchmarks/zoo/export.py LIBRARY NAME FOLDER least|own VARIANT ...
+
+The last but the variants is the size of its images: the least it takes, or its own.
 
 Weights are random; the statistics of BatchNormalization come from a forward pass on noise and are
 then moved, and its scale and bias are drawn, so that nothing about them is trivial. Each variant
@@ -96,8 +98,8 @@ def randomise(network: nn.Module, x: torch.Tensor) -> None:
                 norm.bias.copy_(0.2 * torch.randn_like(norm.bias))
 
 
-def fitting_input(network: nn.Module, own_side: int) -> torch.Tensor:
-    """Noise of the least size that the network takes.
+def fitting_input(network: nn.Module, own_side: int, is_own: bool) -> torch.Tensor:
+    """Noise of the least size that the network takes, or of its own.
 
     The tracing exporter refuses an adaptive pooling that divides unevenly, as AlexNet and VGG have.
     """
@@ -105,7 +107,8 @@ def fitting_input(network: nn.Module, own_side: int) -> torch.Tensor:
         isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size not in (1, (1, 1))
         for m in network.modules()
     )
-    for side in sorted({own_side if is_adaptive else min(SIDE, own_side), own_side}):
+    least = own_side if is_adaptive or is_own else min(SIDE, own_side)
+    for side in sorted({least, own_side}):
         x = torch.randn(BATCH, 3, side, side)
         try:
             with torch.no_grad():
@@ -184,14 +187,14 @@ def attempt(export: Callable[[], str]) -> dict[str, object]:
 
 
 def main() -> None:
-    library, name, folder, *variants = sys.argv[1:]
+    library, name, folder, size, *variants = sys.argv[1:]
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     import_libraries()
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     network, own_side = create(library, name)
-    x = fitting_input(network, own_side)
+    x = fitting_input(network, own_side, size == "own")
     randomise(network, torch.cat([x, torch.randn_like(x)]))
     with torch.no_grad():
         is_finite = bool(torch.isfinite(network(x)).all())

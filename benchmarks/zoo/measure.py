@@ -23,7 +23,8 @@ from graph_ops import prune
 from graph_ops.errors import NothingPrunableError, PrunerError
 from graph_ops.model import load_model
 from graph_ops.options import Criterion
-from graph_ops.pruning import input_specs, score
+from graph_ops.pruning import score
+from graph_ops.run import input_specs
 
 SAMPLES = 4
 OPTIONS = {

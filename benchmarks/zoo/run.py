@@ -48,7 +48,7 @@ def measure_network(
     missing = [v for v in variants if v not in exported(folder)["variants"]]
     if missing:
         command = [str(python), str(ROOT / "benchmarks/zoo/export.py")]
-        problem = run([*command, network.library, network.name, str(folder), *missing])
+        problem = run([*command, network.library, network.name, str(folder), "least", *missing])
     facts = exported(folder)
     for variant in variants:
         outcome = facts["variants"].get(variant, {"error": problem or "no result"})

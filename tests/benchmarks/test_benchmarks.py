@@ -21,6 +21,9 @@ from benchmarks import (
     tables,
     tasks,
 )
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import memory, timing
+from benchmarks.zoo import measure as zoo
 from graph_ops import TaylorPrunableNetwork
 from tests.support import digits
 
@@ -50,6 +53,42 @@ def test_every_benchmark_is_run_by_the_package() -> None:
 @pytest.mark.parametrize("name", [*everything.ORDER, *everything.ALONE])
 def test_each_benchmark_can_be_imported(name: str) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").main)
+
+
+@pytest.mark.parametrize("part", speed.PARTS)
+def test_each_part_of_the_speed_benchmark_can_be_imported(part: str) -> None:
+    assert callable(importlib.import_module(f"benchmarks.speed.{part}").main)
+
+
+def test_medians_are_of_the_runs_that_count() -> None:
+    seconds = iter(range(100))
+    found = timing.in_turns({"a": lambda n: [float(next(seconds)) for _ in range(n)]}, 2, size=3)
+    assert found == {"a": 6.0}  # 3, 4, 5 and 7, 8, 9: two to warm up, and the first of each turn
+
+
+def test_what_must_live_of_a_small_network_is_counted(task: tasks.Task) -> None:
+    network = TaylorPrunableNetwork(task.model)
+    network.update_score({task.input_name: task.images[:2], "labels": task.labels[:2]})
+    graph = network.scorer.graph
+    assert graph is not None
+    one, two = memory.living_bytes(graph, 1), memory.living_bytes(graph, 2)
+    # The outputs of both convolutions at least: 12 filters at 28², 24 at 14².
+    assert one >= 4 * sum(
+        c.filter_count * side**2 for c, side in zip(network.convolutions[:2], (28, 14), strict=True)
+    )
+    assert two == 2 * one
+
+
+def test_a_network_of_the_zoo_is_measured_with_both_engines(
+    task: tasks.Task, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(task.model)
+    facts = zoo.measured(model, side=28, both_engines=True)
+    assert facts["outcome"] == "pruned"
+    assert facts["proof"] < 1e-4
+    assert facts["macs"][1] < facts["macs"][0]
+    assert facts.get("engine_gap", 0.0) < 1e-4
 
 
 def test_a_table_is_markdown() -> None:

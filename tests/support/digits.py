@@ -53,4 +53,4 @@ def losses(
     z = x.reshape(x.shape[0], -1) @ w["fc.weight"].T + w["fc.bias"]
     z -= z.max(axis=1, keepdims=True)
     log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-    return -log_p[np.arange(len(labels)), labels]
+    return np.asarray(-log_p[np.arange(len(labels)), labels])

@@ -1,0 +1,94 @@
+"""Peak memory of scoring, beside the activations that must live until the backward pass.
+
+    python -m benchmarks.speed.memory [NETWORK ...] [--batch 8]
+
+What must live are the values that the forward part computes and the backward part reads, as the
+scoring graph has them. What is measured is how far the process grows from the loaded graph to its
+peak. Each network has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import psutil
+
+from benchmarks.speed.networks import exported, images
+from benchmarks.speed.scoring import GOALS
+from benchmarks.tables import markdown_table
+from graph_ops.engines.backward import append_backward
+from graph_ops.engines.base import ScoringGraph
+from graph_ops.engines.reduction import plan_reduction, values_by_name
+from graph_ops.model import load_model
+from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.runtime import Array
+
+MIB = 2**20
+GOAL = 1.5
+
+
+def living_bytes(graph: ScoringGraph, batch: int) -> int:
+    """Bytes of the forward part's values that the backward part, or a score, reads."""
+    plan = plan_reduction(graph)
+    values = values_by_name(plan.model)
+    forward = set(plan.model.graph)
+    wanted = [values[name] for name in plan.wanted]
+    append_backward(plan.model, plan.shapes, values[plan.loss], wanted)
+    read = {
+        value for node in plan.model.graph if node not in forward for value in node.inputs if value
+    }
+    living = {v for v in (*read, *wanted) if v.producer() in forward}
+    return sum(_bytes(v, plan.shapes[str(v.name)], batch) for v in living)
+
+
+def _bytes(value: ir.Value, dims: tuple[int | None, ...], batch: int) -> int:
+    itemsize = 4 if value.dtype is None else value.dtype.itemsize
+    return int(math.prod(batch if d is None else d for d in dims) * itemsize)
+
+
+def measure(name: str, batch: int) -> dict[str, float]:
+    """MiB that live, and that the process grew by."""
+    path = exported(name)
+    input_name, inputs = images(path, batch)
+    labels = np.zeros(batch, np.int64)
+    network = TaylorPrunableNetwork(load_model(path))
+    one: dict[str, Array] = {input_name: inputs[:1], "labels": labels[:1]}
+    network.update_score(one)  # loads the graph, with the weights in the runtime's layout
+    before = psutil.Process().memory_info().rss
+    network.update_score({input_name: inputs, "labels": labels})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    graph = network.scorer.graph
+    assert graph is not None
+    return {"living": living_bytes(graph, batch) / MIB, "grown": (peak - before) / MIB}
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.memory", description=__doc__)
+    parser.add_argument("networks", nargs="*", default=list(GOALS))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.inner:
+        print(json.dumps(measure(arguments.networks[0], arguments.batch)))
+        return
+    rows = []
+    for name in arguments.networks:
+        command = [sys.executable, "-m", "benchmarks.speed.memory", name, "--inner"]
+        command += ["--batch", str(arguments.batch)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        facts = json.loads(done.stdout)
+        ratio = f"{facts['grown'] / facts['living']:.2f}"
+        rows.append([name, f"{facts['living']:.0f}", f"{facts['grown']:.0f}", ratio])
+    print(markdown_table(["network", "must live, MiB", "grown by, MiB", f"ratio (≤ {GOAL})"], rows))
+
+
+if __name__ == "__main__":
+    main()
