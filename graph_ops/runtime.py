@@ -110,6 +110,11 @@ class Session:
         return Path(self._session.end_profiling())
 
 
+def first_provider() -> str:
+    """The execution provider that sessions are opened with here."""
+    return _providers()[0][0]
+
+
 def _providers() -> list[tuple[str, ProviderOptions]]:
     available = ort.get_available_providers()
     obstacle = machine_state().obstacle(STANDARD_CUDA) if CUDA in available else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("scoring", "rounds", "memory", "latency")
+PARTS = ("scoring", "operators", "rounds", "memory", "latency")
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ Three identities keep it fast:
 * Through a positively homogeneous operator of one channel, z = relu(y) or pool(y), Euler's identity
   gives Σ y·g_y = Σ z·g_z: the product is taken as far down as the channel goes alone, Conv+Relu
   stays one kernel, and a MaxPool below the first convolution is never differentiated.
+* A Clip lets a gradient through only where it changes nothing: with z = clip(y), Σ y·g_y = Σ z·g_y.
+  The convolution's output itself is not read then, so that Conv+Clip stays one kernel as well.
 * The sum over positions is a GlobalAveragePool of the product (times the number of positions),
   which stays in the runtime's blocked layout; only [N, ΣC] numbers are read back.
 
@@ -67,7 +69,7 @@ class ReductionPlan:
         model: The scoring graph with BatchNormalization folded; may be changed.
         shapes: Shape of every value by name.
         loss: Name of the [N] loss.
-        products: Tensors z whose Σ z·g_z is wanted, one per tap.
+        products: Tensors z whose Σ z·g is wanted, one per tap; g is the gradient that they name.
         gradients: Tensors y whose Σ g_y is wanted as well.
     """
 
@@ -81,13 +83,13 @@ class ReductionPlan:
     @property
     def wanted(self) -> list[str]:
         """Names of the values whose gradient is needed, each once."""
-        return list(dict.fromkeys(t.name for t in (*self.products, *self.gradients)))
+        return list(dict.fromkeys(t.gradient for t in (*self.products, *self.gradients)))
 
     def contributions(self, products: Array, sums: Array | None) -> list[Array]:
         """Per tap [N, C] from the two arrays that the graph gives back.
 
         Args:
-            products: [N, ΣC] means over positions of z·g_z.
+            products: [N, ΣC] means over positions of z·g.
             sums: [N, ΣC] means over positions of g_y, of the taps with an offset.
         """
         result: list[Array] = []
@@ -117,8 +119,8 @@ def plan_reduction(graph: ScoringGraph) -> ReductionPlan:
         offset = None
         if graph.gate == "convolution" and tap.name in folded:
             offset = folded[tap.name].offset
-            gradients.append(_summed(y, shapes))
-        products.append(_summed(z, shapes))
+            gradients.append(_summed(y, shapes, gradient_of=y))
+        products.append(_summed(_clipped(z), shapes, gradient_of=z))
         columns.append(_Column(tap, _positions(z, shapes), _positions(y, shapes), offset))
     return ReductionPlan(
         model, shapes, graph.loss, tuple(products), tuple(gradients), tuple(columns)
@@ -142,9 +144,18 @@ def _follow_channel(value: ir.Value) -> ir.Value:
     return value
 
 
-def _summed(value: ir.Value, shapes: dict[str, Dims]) -> SummedTensor:
+def _clipped(value: ir.Value) -> ir.Value:
+    """What a Clip that alone reads a value makes of it; else the value."""
+    uses = list(value.uses())
+    if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
+        return value
+    node = uses[0].node
+    return node.outputs[0] if node.op_type == "Clip" else value
+
+
+def _summed(value: ir.Value, shapes: dict[str, Dims], gradient_of: ir.Value) -> SummedTensor:
     dims = shapes[str(value.name)]
-    return SummedTensor(str(value.name), len(dims), int(dims[1] or 0))
+    return SummedTensor(str(value.name), len(dims), int(dims[1] or 0), str(gradient_of.name))
 
 
 def _positions(value: ir.Value, shapes: dict[str, Dims]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnxruntime as ort
 
 from graph_ops.engines.backward import (
@@ -15,12 +16,13 @@ from graph_ops.engines.backward import (
     upstream,
 )
 from graph_ops.engines.base import EngineInfo, ScoringGraph
+from graph_ops.engines.batch_size import with_batch_size
 from graph_ops.engines.reduction import ReductionPlan, plan_reduction, values_by_name
 from graph_ops.engines.sums import GRADIENT_SUMS, PRODUCT_SUMS, append_sums, set_outputs
 from graph_ops.errors import GradientError
 from graph_ops.graph import node_label
 from graph_ops.providers import device_of
-from graph_ops.runtime import Array, Session
+from graph_ops.runtime import Array, Session, first_provider
 
 NAME = "standard"
 
@@ -61,7 +63,11 @@ class StandardEngine:
             return reasons
 
     def open(self, graph: ScoringGraph) -> StandardSession:
-        """Append backward and reduction, and load the graph."""
+        """Append backward and reduction; the graph is loaded with the first batch."""
+        return StandardSession(self.build(graph))
+
+    def build(self, graph: ScoringGraph) -> ReductionPlan:
+        """Append backward and reduction: the plan's model is what has to be run."""
         plan = plan_reduction(graph)
         values = values_by_name(plan.model)
         loss = values[plan.loss]
@@ -69,11 +75,11 @@ class StandardEngine:
         tape, found = append_backward(plan.model, plan.shapes, loss, wanted)
         gradients = {str(value.name): gradient for value, gradient in found.items()}
         for tap, product in zip(graph.taps, plan.products, strict=True):
-            if product.name not in gradients:
+            if product.gradient not in gradients:
                 raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
         sums = append_sums(tape, plan.products, plan.gradients, values.__getitem__, gradients)
         set_outputs(plan.model, [loss, *sums])
-        return StandardSession(Session(plan.model), plan)
+        return plan
 
     def open_activations(self, graph: ScoringGraph) -> StandardActivations:
         """Append backward, and hand out activations and gradients as they are."""
@@ -91,12 +97,21 @@ class StandardEngine:
 
 
 class StandardSession:
-    """A scoring graph loaded in ONNX Runtime."""
+    """A scoring graph in ONNX Runtime, loaded for batches of one size.
 
-    def __init__(self, session: Session, plan: ReductionPlan) -> None:
-        self._session = session
+    With every shape known the runtime keeps products in its blocked layout, and works out shape
+    arithmetic once. It is loaded for the first batch's size, and anew for a larger one; smaller
+    ones are filled up. After memory ran out, the next batch decides.
+
+    Args:
+        plan: What is run.
+    """
+
+    def __init__(self, plan: ReductionPlan) -> None:
         self._plan = plan
-        provider = session.provider
+        self._session: Session | None = None
+        self._rows = 0
+        provider = first_provider()
         self.info = EngineInfo(
             name=NAME,
             version=ort.__version__,
@@ -109,8 +124,25 @@ class StandardSession:
         names = [self._plan.loss, PRODUCT_SUMS]
         if self._plan.gradients:
             names.append(GRADIENT_SUMS)
-        losses, products, *rest = self._session.run(feeds, names)
-        return losses, self._plan.contributions(products, rest[0] if rest else None)
+        rows = next(iter(feeds.values())).shape[0]
+        session = self._session if rows <= self._rows else None
+        self._session = None  # gives its memory back before another one takes its own
+        if session is None:
+            session, self._rows = Session(with_batch_size(self._plan.model, rows)), rows
+        losses, *sums = session.run(_filled_up(feeds, self._rows), names)
+        self._session = session
+        products, *rest = (s[:rows] for s in sums)
+        return losses[:rows], self._plan.contributions(products, rest[0] if rest else None)
+
+
+def _filled_up(feeds: Mapping[str, Array], rows: int) -> dict[str, Array]:
+    """The feeds with their last sample repeated until there are so many."""
+    return {
+        name: np.concatenate([array, np.repeat(array[-1:], rows - array.shape[0], axis=0)])
+        if array.shape[0] < rows
+        else array
+        for name, array in feeds.items()
+    }
 
 
 class StandardActivations:

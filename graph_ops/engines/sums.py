@@ -24,11 +24,13 @@ class SummedTensor:
         name: Its name.
         rank: Number of its axes.
         channels: C.
+        gradient: Name of the tensor, of the same shape, whose gradient is meant.
     """
 
     name: str
     rank: int
     channels: int
+    gradient: str
 
 
 def append_sums(
@@ -42,20 +44,21 @@ def append_sums(
 
     Args:
         tape: Where nodes are written.
-        products: Tensors z of which z·g_z is summed.
+        products: Tensors z of which z·g is summed, g the gradient they name.
         gradients: Tensors y of which g_y is summed; there may be none.
         value_of: A tensor by name.
-        gradient_of: Its gradient by the tensor's name.
+        gradient_of: A gradient by its tensor's name.
 
     Returns:
         The one or two joined outputs.
     """
     parts = [
-        _pooled(tape, tape.op("Mul", gradient_of[z.name], value_of(z.name)), z) for z in products
+        _pooled(tape, tape.op("Mul", gradient_of[z.gradient], value_of(z.name)), z)
+        for z in products
     ]
     outputs = [_joined(tape, parts, PRODUCT_SUMS)]
     if gradients:
-        sums = [_pooled(tape, gradient_of[y.name], y) for y in gradients]
+        sums = [_pooled(tape, gradient_of[y.gradient], y) for y in gradients]
         outputs.append(_joined(tape, sums, GRADIENT_SUMS))
     return outputs
 

@@ -156,7 +156,7 @@ class _Child:
         products = [SummedTensor(*entry) for entry in request["products"]]
         sums = [SummedTensor(*entry) for entry in request["gradients"]]
         handed_out = request["handed_out"]
-        wanted = list(dict.fromkeys([t.name for t in (*products, *sums)] + handed_out))
+        wanted = list(dict.fromkeys([t.gradient for t in (*products, *sums)] + handed_out))
         options = ort.SessionOptions()
         options.intra_op_num_threads = thread_count()
         options.inter_op_num_threads = 1

@@ -8,6 +8,7 @@ scored at all is decided by the same rule table, so that both engines drop the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ class OrtTrainingEngine:
         trainable = _trainable(plan.model, plan, plan.wanted)
         request: dict[str, object] = {
             "loss": plan.loss,
-            "products": [[t.name, t.rank, t.channels] for t in plan.products],
-            "gradients": [[t.name, t.rank, t.channels] for t in plan.gradients],
+            "products": [astuple(t) for t in plan.products],
+            "gradients": [astuple(t) for t in plan.gradients],
             "handed_out": [],
         }
         process = self._running()
