@@ -37,7 +37,7 @@ HEADER = ["network", "inference, s", "`standard`", "goal", "`ort-training`", "To
 
 @contextmanager
 def peer(model: Path, inputs: Array, labels: Array) -> Iterator[Burst | None]:
-    """Torch-Pruning's backward pass on the same batch; None where it is not installed."""
+    """Torch-Pruning's backward pass on the same batch; None without it, or if it cannot."""
     if not PEER_PYTHON.exists():
         yield None
         return
@@ -59,7 +59,7 @@ def peer(model: Path, inputs: Array, labels: Array) -> Iterator[Burst | None]:
             return [float(seconds) for seconds in json.loads(answers.readline())]
 
         try:
-            yield burst
+            yield burst if answers.readline() == "ready\n" else None
         finally:
             requests.close()
             child.wait()
