@@ -37,7 +37,7 @@ from service.records import (
 from service.results import JobFiles
 from service.runner import ChildFailure
 from service.sessions import SessionStore
-from service.shard_desk import ShardDesk
+from service.shards.desk import ShardDesk
 from service.storage import Kind, Storage, StoredUpload
 from service.store import Fenced, JobStore, Ticket
 from service.tracing import Span, Tracing, Value

@@ -31,7 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from graph_ops.errors import PrunerError
 from service.files import write_json
 from service.protocol import PARENT_PID_VARIABLE, SCRATCH, WAIT
-from service.shard_mailbox import HelperMailbox, Mailbox
+from service.shards.mailbox import HelperMailbox, Mailbox
 
 if TYPE_CHECKING:
     from graph_ops.bundle import BundleLimits

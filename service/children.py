@@ -127,7 +127,7 @@ class Children:
         count: int,
         trace: PhaseTrace,
     ) -> None:
-        """Score shards of a round of somebody else's job, as `service.shard_mailbox` names them.
+        """Score shards of a round of somebody else's job, as `service.shards.mailbox` names them.
 
         Raises:
             ChildFailure: it did not work out.

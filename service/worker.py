@@ -21,12 +21,12 @@ from service.holdings import Holdings
 from service.outbound import OutboundGuard
 from service.quotas import Quotas
 from service.results import JobFiles
-from service.score_shards import ScoreShards
 from service.sessions import SessionStore
 from service.settings import Settings
-from service.shard_desk import ShardDesk
-from service.shard_files import ShardFiles
-from service.shard_help import ShardHelp
+from service.shards.claims import ScoreShards
+from service.shards.desk import ShardDesk
+from service.shards.files import ShardFiles
+from service.shards.help import ShardHelp
 from service.storage import Storage
 from service.store import JobStore
 from service.sweeper import Sweeper

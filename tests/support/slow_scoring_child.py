@@ -10,10 +10,11 @@ import os
 import time
 from pathlib import Path
 
-from service import child, shard_mailbox
+from service import child
+from service.shards import mailbox
 
 
-class _SlowMailbox(shard_mailbox.HelperMailbox):
+class _SlowMailbox(mailbox.HelperMailbox):
     def claim(self) -> int | None:
         shard = super().claim()
         if shard is not None:
@@ -24,6 +25,6 @@ class _SlowMailbox(shard_mailbox.HelperMailbox):
 
 
 if __name__ == "__main__":
-    for module in (shard_mailbox, child):
+    for module in (mailbox, child):
         setattr(module, _SlowMailbox.__base__.__name__, _SlowMailbox)
     child.main(child.ACTIONS, child.import_library)

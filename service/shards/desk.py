@@ -1,6 +1,6 @@
 """The worker's side of a job that shares its scoring: offers shards, and brings in what they give.
 
-The job's child says which round it scores (`shard_mailbox.py`); the shards are offered in the
+The job's child says which round it scores (`mailbox.py`); the shards are offered in the
 database, and places for helpers are put into the queue, behind all jobs. The child takes shards
 as well, from the other end, so that a job gets on without any help.
 """
@@ -18,9 +18,9 @@ from service.engine import JobQueue
 from service.objects import StorageUnavailable
 from service.records import JobState
 from service.results import JobFiles
-from service.score_shards import MAX_SHARDS, ScoreShards, ShardClaim
-from service.shard_files import ShardFiles
-from service.shard_mailbox import Post
+from service.shards.claims import MAX_SHARDS, ScoreShards, ShardClaim
+from service.shards.files import ShardFiles
+from service.shards.mailbox import Post
 from service.store import JobStore, Ticket
 from service.workers import Workers
 

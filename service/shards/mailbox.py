@@ -9,7 +9,7 @@
       over                   from the worker to a child that helps: there is no more to do
 
 A child sees neither database nor other workers. Every file appears at once, by a rename. `Mailbox`
-and `HelperMailbox` are the child's side; the worker's are `shard_desk.py` and `shard_help.py`.
+and `HelperMailbox` are the child's side; the worker's are `desk.py` and `help.py`.
 """
 
 from __future__ import annotations

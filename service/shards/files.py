@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from service.files import remove, sync_folder
-from service.score_shards import Shard
+from service.shards.claims import Shard
 from service.storage import Storage
 
 _FOLDER = "shards"

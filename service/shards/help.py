@@ -24,9 +24,9 @@ from service.problems import Problem
 from service.records import Job
 from service.results import JobFiles
 from service.runner import ChildFailure
-from service.score_shards import ScoreShards, ShardClaim
-from service.shard_files import ShardFiles
-from service.shard_mailbox import Post
+from service.shards.claims import ScoreShards, ShardClaim
+from service.shards.files import ShardFiles
+from service.shards.mailbox import Post
 from service.storage import Kind, Storage
 from service.store import JobStore
 from service.tracing import Span, Tracing, Value
