@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from graph_ops.equivalence import check_same_structure, prove
 from graph_ops.evidence import Evidence
 from graph_ops.metrics import MetricResult
 from graph_ops.network import TaylorPrunableNetwork
-from graph_ops.profiling import operator_times
+from graph_ops.profiling import OperatorTime, operator_times
 from graph_ops.report import Cost, RunFacts, build_report
 from graph_ops.result import PruneResult, write_and_read_back
 from graph_ops.rounds import Course
@@ -81,9 +82,8 @@ class Conclusion:
             found = self._measure(returned)
             unrecovered = found if written is proven else self._measure(cut_only)
             batch, feeds = evidence.latency_feeds()
-            sessions = [Session(network.source.model), Session(returned)]
-            before_ms, after_ms = latencies_ms(sessions, feeds)
-            operators_before = operator_times(network.source.model, feeds)
+            before_ms, after_ms = latencies_ms([self._original, Session(returned)], feeds)
+            operators_before = self._operators_before
             operators_after = operator_times(returned, feeds)
         if run.rounds and run.rounds[-1]["latency_ms"] is None:
             run.rounds[-1] |= {"metric": found.after, "latency_ms": after_ms}
@@ -112,6 +112,16 @@ class Conclusion:
         report = build_report(network, facts)
         run.tell("measure", 1, 1)
         return PruneResult(report, course.first_scores, network.source, pruned, metadata, written)
+
+    @cached_property
+    def _original(self) -> Session:
+        """The original, loaded once for all points of a curve."""
+        return Session(self.network.source.model)
+
+    @cached_property
+    def _operators_before(self) -> list[OperatorTime]:
+        _, feeds = self.evidence.latency_feeds()
+        return operator_times(self.network.source.model, feeds)
 
     def _measure(self, model: ir.Model) -> MetricResult:
         examiner = self.evidence.examiner
