@@ -28,7 +28,7 @@ class UrlSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[str, StringConstraints(pattern=r"^[\x00-\x7f]+$", max_length=2048)]
+    url: Annotated[str, StringConstraints(pattern=r"^[\x00-\x7f]*$", max_length=2048)]
 
 
 class Sources:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -18,7 +19,7 @@ from tests.support import digits
 from tests.support.dashboard import PATIENCE_MS, open_dashboard
 from tests.support.digit_images import FOLDERS, GUESS
 from tests.support.image_bundles import as_zip
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 
 THREADS = {"ORT_THREADS": "1"}
 """As the server of these tests has it: sums in the same order, and so the same bytes."""
@@ -33,6 +34,13 @@ RUNS = {
     },
     "images": {"target": {"filters": 6}, "preprocessing": GUESS, "recovery": "bias"},
 }
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that has not seen the same files under other names."""
+    with running_server(tmp_path_factory.mktemp("snippets"), ort_threads=1) as running:
+        yield running
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from graph_ops import errors
 from graph_ops.cli import app, commands, exits
 from graph_ops.cli.flags import Flag, flags
 from graph_ops.options import LatencyTable, LayerLatency, PruneOptions, Target
+from graph_ops.preprocessing import Preprocessing
 from graph_ops.pruning import prune
 from graph_ops.report_page import render_report
 from graph_ops.scores import ScoreState
@@ -125,6 +126,8 @@ def sample(annotation: object) -> object:
         return ("a*", "b")
     if LatencyTable in arguments:
         return LatencyTable(layers={"conv1": LayerLatency(outputs=(4, 20), ms=((1.0, 2.0),))})
+    if Preprocessing in arguments:
+        return Preprocessing(crop=28, channels="gray")
     if arguments:  # Annotated, or Optional
         return sample(arguments[0])
     if isinstance(annotation, type) and issubclass(annotation, Enum):
