@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnxruntime as ort
 
 from graph_ops.engines.backward import (
@@ -100,8 +99,8 @@ class StandardSession:
     """A scoring graph in ONNX Runtime, loaded for batches of one size.
 
     With every shape known the runtime keeps products in its blocked layout, and works out shape
-    arithmetic once. It is loaded for the first batch's size, and anew for a larger one; smaller
-    ones are filled up. After memory ran out, the next batch decides.
+    arithmetic once. It is loaded anew where a batch has another size, so that what comes of a
+    batch depends on nothing but the batch, whatever was scored before it and in which process.
 
     Args:
         plan: What is run.
@@ -125,24 +124,16 @@ class StandardSession:
         if self._plan.gradients:
             names.append(GRADIENT_SUMS)
         rows = next(iter(feeds.values())).shape[0]
-        session = self._session if rows <= self._rows else None
-        self._session = None  # gives its memory back before another one takes its own
-        if session is None:
-            session, self._rows = Session(with_batch_size(self._plan.model, rows)), rows
-        losses, *sums = session.run(_filled_up(feeds, self._rows), names)
-        self._session = session
-        products, *rest = (s[:rows] for s in sums)
-        return losses[:rows], self._plan.contributions(products, rest[0] if rest else None)
-
-
-def _filled_up(feeds: Mapping[str, Array], rows: int) -> dict[str, Array]:
-    """The feeds with their last sample repeated until there are so many."""
-    return {
-        name: np.concatenate([array, np.repeat(array[-1:], rows - array.shape[0], axis=0)])
-        if array.shape[0] < rows
-        else array
-        for name, array in feeds.items()
-    }
+        if rows != self._rows:
+            self._session, self._rows = (
+                None,
+                0,
+            )  # its memory is free before another takes its own
+            self._session = Session(with_batch_size(self._plan.model, rows))
+            self._rows = rows
+        assert self._session is not None
+        losses, products, *rest = self._session.run(feeds, names)
+        return losses, self._plan.contributions(products, rest[0] if rest else None)
 
 
 class StandardActivations:
