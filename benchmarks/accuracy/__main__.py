@@ -59,6 +59,21 @@ def table(rows: Rows, targets: tuple[float, ...], first: str) -> str:
     return markdown_table([first, *(f"MACs {t}" for t in targets)], cells)
 
 
+def defaults_table(rows: Rows) -> str:
+    """For every target the accuracy a default is chosen by, and beside it the hold-out's."""
+    header = ["normalization, rank_by, steps"]
+    for target in DEFAULTS_TARGETS:
+        header += [f"MACs {target}, other training images", f"{target}, hold-out"]
+    cells = [[name, *(c for m in row for c in choice_cells(m))] for name, row in rows.items()]
+    return markdown_table(header, cells)
+
+
+def choice_cells(found: Measured | None) -> list[str]:
+    """Accuracy on the images to choose by, and on the hold-out, in percent."""
+    shares = [None, None] if found is None else [found.to_choose_by, found.accuracy]
+    return [NOT_MEASURED if share is None else f"{100 * share:.1f}" for share in shares]
+
+
 def findings(original: float, rows: Rows, peer_results: Rows) -> list[str]:
     """Where the goals hold and where not: the loss at 0.7 and 0.5, and peers that are not beaten.
 
@@ -96,8 +111,10 @@ def print_network(task: Task, parts: list[str], results: Results) -> None:
     if rows:
         print("\n".join(f"* {line}" for line in findings(original, rows, others)), end="\n\n")
     if "defaults" in parts:
-        header = "normalization, rank_by, steps"
-        print(table(default_rows(task, results), DEFAULTS_TARGETS, header), end="\n\n", flush=True)
+        whole = task.accuracy_to_choose_by(task.model)
+        if whole is not None:
+            print(f"Original on other training images: {100 * whole:.1f} %.\n")
+        print(defaults_table(default_rows(task, results)), end="\n\n", flush=True)
 
 
 def main() -> None:

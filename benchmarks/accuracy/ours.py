@@ -11,7 +11,7 @@ from statistics import mean
 
 import graph_ops
 from benchmarks.accuracy.results import Measured, Results, digest, source_digest
-from benchmarks.tasks import BATCH, Task
+from benchmarks.tasks import BATCH, EVERY_FILTER, Task
 from graph_ops.errors import PrunerError
 from graph_ops.inspection import inspect_model
 from graph_ops.pruning import prune
@@ -75,6 +75,7 @@ def measured(task: Task, options: Options, target: float, results: Results) -> M
         given = {
             "batch_size": BATCH,
             "on_unreachable": "best",
+            **EVERY_FILTER,
             **options,
             "target": {"max_macs_ratio": target},
         }
@@ -82,7 +83,8 @@ def measured(task: Task, options: Options, target: float, results: Results) -> M
             model = prune(task.model, task.bundle(), given).model
         except PrunerError as error:
             return Measured(error=str(error))
-        return Measured(task.accuracy(model), macs(model) / macs(task.model))
+        left = macs(model) / macs(task.model)
+        return Measured(task.accuracy(model), left, "", task.accuracy_to_choose_by(model))
 
     key = [task_digest(task), library(), json.dumps(options, sort_keys=True), str(target)]
     return results.get(key, measure)

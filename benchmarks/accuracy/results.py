@@ -22,11 +22,13 @@ class Measured:
         accuracy: Share of right answers on the hold-out; None where there is no network.
         macs_ratio: MACs left, of the original's.
         error: Why there is no network; empty otherwise.
+        to_choose_by: The same share of other training images; None where there are none.
     """
 
     accuracy: float | None = None
     macs_ratio: float | None = None
     error: str = ""
+    to_choose_by: float | None = None
 
     def cell(self, target: float) -> str:
         """For a table: percent, with the MACs where they are not the target's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,15 +45,12 @@ child.serve(open_network)
 @pytest.fixture(scope="module")
 def task() -> tasks.Task:
     whole = tasks.digits()
-    return tasks.Task(
-        whole.name,
-        whole.model,
-        whole.input_name,
-        whole.is_softmaxed,
-        whole.images[:60],
-        whole.labels[:60],
-        whole.test_images[:200],
-        whole.test_labels[:200],
+    return replace(
+        whole,
+        images=whole.images[:60],
+        labels=whole.labels[:60],
+        test_images=whole.test_images[:200],
+        test_labels=whole.test_labels[:200],
     )
 
 
@@ -177,3 +175,18 @@ def test_the_networks_of_the_repository_are_there() -> None:
 def test_missing_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="cifar10_8k"):
         networks.network("vgg_cifar10", tmp_path)
+
+
+def test_defaults_are_chosen_by_images_that_are_neither_fitted_nor_the_hold_outs(
+    task: tasks.Task, tmp_path: Path
+) -> None:
+    spare = replace(task, other_images=task.test_images[:50], other_labels=task.test_labels[:50])
+    assert task.accuracy_to_choose_by(task.model) is None
+    found = ours.measured(spare, {"recovery": "none"}, 0.7, Results(tmp_path))
+    assert found is not None
+    assert found.accuracy is not None
+    assert found.to_choose_by is not None
+    assert (50 * found.to_choose_by).is_integer()
+    shown = program.defaults_table({"none, score, 1 step": [found, Measured(0.9, 0.5)]})
+    cells = [f"{100 * found.to_choose_by:.1f}", f"{100 * found.accuracy:.1f}", "–", "90.0"]
+    assert [c.strip() for c in shown.splitlines()[-1].split("|")[2:-1]] == cells

@@ -6,6 +6,7 @@ The benchmarks themselves take minutes; here each one's parts run on something s
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +32,12 @@ from tests.support import digits
 @pytest.fixture(scope="module")
 def task() -> tasks.Task:
     whole = tasks.digits()
-    return tasks.Task(
-        whole.name,
-        whole.model,
-        whole.input_name,
-        whole.is_softmaxed,
-        whole.images[:40],
-        whole.labels[:40],
-        whole.test_images[:200],
-        whole.test_labels[:200],
+    return replace(
+        whole,
+        images=whole.images[:40],
+        labels=whole.labels[:40],
+        test_images=whole.test_images[:200],
+        test_labels=whole.test_labels[:200],
     )
 
 
