@@ -116,6 +116,10 @@ def _check_needs_no_data(options: PruneOptions) -> None:
             f"Target {options.target.kind!r} (or the option 'points') needs a bundle.",
             field="target",
         )
+    if options.ranks_by_errors:
+        raise OptionsError(
+            "Option 'rank_by': error_per_mac measures errors on a bundle.", field="rank_by"
+        )
     if not options.criterion.needs_gradients:
         raise OptionsError(
             f"Criterion {options.criterion.value!r} takes no scores.", field="criterion"

@@ -36,7 +36,7 @@ from graph_ops.metrics.judgement import Judgement
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
 from graph_ops.prunability import Prunability
-from graph_ops.recovery import Recovery, RefittedWeights, recover
+from graph_ops.recovery import Recovery, RefittedWeights, Sensitivity, recover
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
@@ -272,11 +272,19 @@ class TaylorPrunableNetwork:
         self.apply(selection)
         return selection
 
-    def select(self, goal: Goal) -> Selection:
-        """What `drop` would drop."""
+    def select(self, goal: Goal, sensitivity: Sensitivity | None = None) -> Selection:
+        """What `drop` would drop.
+
+        Args:
+            goal: Where to stop.
+            sensitivity: What layers are compared by; the scores themselves without it.
+        """
         scores = self.scores()
         self.last_scores = np.where(np.isnan(scores), self.last_scores, scores)
-        return self.selector.select(np.nan_to_num(scores), self.alive, goal, self.cost)
+        ranked = np.nan_to_num(scores)
+        if sensitivity is not None:
+            ranked = sensitivity.as_scores(ranked)
+        return self.selector.select(ranked, self.alive, goal, self.cost)
 
     def apply(self, selection: Selection) -> None:
         """Drop a selection."""

@@ -145,9 +145,10 @@ class PruneOptions(_Options):
     `magnitude_l2`: l2 norm of the filter's weights; `random`: seeded noise (a baseline)."""
     normalization: Literal["none", "l2", "mean"] = "none"
     """Scores are divided by this statistic of their layer before layers are compared."""
-    rank_by: Literal["auto", "score", "score_per_mac"] = "auto"
+    rank_by: Literal["auto", "score", "score_per_mac", "error_per_mac"] = "auto"
     """What is compared across layers; `auto` is `score` for the targets `filters` and
-    `filter_ratio`, and `score_per_mac` for the others."""
+    `filter_ratio`, and `score_per_mac` for the others. `error_per_mac` measures what each layer is
+    worth: parts of it go, the rest is refitted, and the outputs' error counts."""
     reduction: Literal["sum", "mean"] = "sum"
     """How activation·gradient is reduced over a filter's output positions: `sum` is the
     first-order change of the loss; `mean` (Molchanov 2017) divides by their number."""
@@ -256,11 +257,22 @@ class PruneOptions(_Options):
         return 0.3 if self.target.max_metric_drop is not None else 0.1
 
     @property
+    def ranking(self) -> str:
+        """`rank_by`, with `auto` resolved."""
+        if self.rank_by == "auto":
+            is_counted = self.target.kind in ("filters", "filter_ratio")
+            return "score" if is_counted else "score_per_mac"
+        return self.rank_by
+
+    @property
     def ranks_by_macs(self) -> bool:
         """Whether a class's score is divided by the MACs its removal saves."""
-        if self.rank_by == "auto":
-            return self.target.kind not in ("filters", "filter_ratio")
-        return self.rank_by == "score_per_mac"
+        return self.ranking != "score"
+
+    @property
+    def ranks_by_errors(self) -> bool:
+        """Whether layers are compared by measured errors."""
+        return self.ranking == "error_per_mac"
 
 
 def parse_options(raw: str | bytes | dict[str, Any] | PruneOptions | None) -> PruneOptions:

@@ -11,7 +11,7 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        phase: `load`, `score`, `search`, `recover`, `cut`, `write`, `prove` or `measure`.
+        phase: `load`, `score`, `select`, `search`, `recover`, `cut`, `write`, `prove` or `measure`.
         done: Units done in the phase (samples while scoring, layers while recovering).
         total: Units of the phase.
         message: For people.

@@ -100,7 +100,7 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "reduction": network.options.reduction,
             "gate": network.options.gate,
             "normalization": network.options.normalization,
-            "rank_by": "score_per_mac" if network.options.ranks_by_macs else "score",
+            "rank_by": network.options.ranking,
         },
         "loss": None
         if loss is None or scorer is None

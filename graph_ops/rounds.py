@@ -109,8 +109,9 @@ class _Rounds:
         is_last = rounds is not None and self._number >= rounds
         goal = self._goal(options.share_of(self._number))
         mean_loss = network.state.mean_loss
+        sensitivity = run.compare_layers(network, self._dataset, self._number)
         with run.phase("select"):
-            selection = network.select(goal)
+            selection = network.select(goal, sensitivity)
         is_stuck = not selection.is_reached and (is_last or not selection.classes)
         if is_stuck and options.on_unreachable == "error":
             raise unreachable(network, selection, self._final)

@@ -24,7 +24,7 @@ from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions
 from graph_ops.prefetch import prefetched
 from graph_ops.progress import PhaseCallback, PhaseTime, Progress, ProgressCallback
-from graph_ops.recovery import Recovery
+from graph_ops.recovery import Recovery, Sensitivity, measure_sensitivity
 from graph_ops.score_shards import ShardExchange, score_together, split
 
 
@@ -95,6 +95,24 @@ class Run:
                 network.update_score(batch)
                 tell(batch.size)
             self.note_engine(network)
+
+    def compare_layers(
+        self, network: TaylorPrunableNetwork, dataset: Dataset, number: int
+    ) -> Sensitivity | None:
+        """What layers of the scored network are compared by; None for their scores."""
+        if not self.options.ranks_by_errors:
+            return None
+        with self.phase("select", number):
+            return measure_sensitivity(
+                network.classes,
+                network.dropped,
+                network.weights,
+                dataset,
+                network.selector.orders(np.nan_to_num(network.scores()), network.alive),
+                self.options.recovery,
+                seed=self.options.seed,
+                tell=lambda done, total: self.tell("select", done, total, f"round {number}"),
+            )
 
     def note_round(
         self, network: TaylorPrunableNetwork, number: int, mean_loss: float | None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,19 @@ class Block:
     def filters(self) -> int:
         """Filters that go when one class goes."""
         return sum(self.filters_per_class)
+
+
+@dataclass(frozen=True)
+class DropOrder:
+    """Units (sets of classes that go together) of one layer, in the order in which they go.
+
+    Attributes:
+        units: Class ids of each, lowest score first.
+        droppable: How many of them may go when nothing else does.
+    """
+
+    units: Sequence[Sequence[int]]
+    droppable: int
 
 
 @dataclass(frozen=True)
@@ -181,7 +195,8 @@ class Selector:
             goal: Where to stop; with no bound set, everything that may go is chosen.
             cost: Needed for goals other than `filters`, and for ranking by MACs.
         """
-        scores = normalize(scores, self.blocks, alive, self._options.normalization)
+        if not self._options.ranks_by_errors:
+            scores = normalize(scores, self.blocks, alive, self._options.normalization)
         meter = cost.meter(~alive) if cost is not None else None
         left = self.left(alive)
         axis_left = [int(alive[ids].sum()) for ids in self._classes.partial_axes]
@@ -224,6 +239,22 @@ class Selector:
             push(index, position + 1)
         reached = _is_met(goal, filters, meter) or (skipped and filters > 0)
         return Selection(tuple(chosen), filters, reached)
+
+    def orders(self, scores: NDArray[np.float64], alive: NDArray[np.bool_]) -> list[DropOrder]:
+        """What every layer would give up, one unit after the other."""
+        found = []
+        for units in self._sequences(scores, alive):
+            left = self.left(alive)
+            droppable = 0
+            for unit in units:
+                going = self._count(unit)
+                if not self._fits(going, left):
+                    break
+                for convolution, count in going.items():
+                    left[convolution] -= count
+                droppable += 1
+            found.append(DropOrder(units, droppable))
+        return found
 
     def _sequences(
         self, scores: NDArray[np.float64], alive: NDArray[np.bool_]

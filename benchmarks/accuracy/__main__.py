@@ -31,7 +31,7 @@ Rows = dict[str, list[Measured | None]]
 
 def method_rows(task: Task, results: Results) -> Rows:
     """This product's, at every target."""
-    return {name: [ours.row(task, name, t, results) for t in TARGETS] for name in ours.METHODS}
+    return {name: ours.row(task, name, TARGETS, results) for name in ours.METHODS}
 
 
 def peer_rows(task: Task, results: Results) -> Rows:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
@@ -21,13 +21,16 @@ Options = Mapping[str, object]
 RANDOM = "random (mean of 3)"
 RANDOM_SEEDS = range(3)
 RECONSTRUCT = "Taylor + reconstruct"
+MEASURED_LAYERS = "Taylor + reconstruct, error_per_mac"
 METHODS: dict[str, Options] = {
     RANDOM: {"criterion": "random", "recovery": "none"},
     "L2": {"criterion": "magnitude_l2", "recovery": "none"},
     "Taylor": {"recovery": "none"},
     "Taylor + bias": {"recovery": "bias"},
     RECONSTRUCT: {"recovery": "reconstruct"},
+    MEASURED_LAYERS: {"recovery": "reconstruct", "rank_by": "error_per_mac"},
 }
+COMMON: Options = {"batch_size": BATCH, "on_unreachable": "best", **EVERY_FILTER}
 STEPS = (1, 5, 10)
 NORMALIZATIONS = ("none", "l2", "mean")
 RANKINGS = ("score", "score_per_mac")
@@ -42,6 +45,7 @@ def default_rows() -> dict[str, Options]:
             "rank_by": rank_by,
             "steps": 1,
         }
+    rows["error_per_mac, 1 step"] = METHODS[MEASURED_LAYERS]
     for steps in STEPS[1:]:
         rows[f"none, score_per_mac, {steps} steps"] = {
             "normalization": "none",
@@ -72,29 +76,65 @@ def measured(task: Task, options: Options, target: float, results: Results) -> M
     """Accuracy of one run of `prune`."""
 
     def measure() -> Measured:
-        given = {
-            "batch_size": BATCH,
-            "on_unreachable": "best",
-            **EVERY_FILTER,
-            **options,
-            "target": {"max_macs_ratio": target},
-        }
+        given = {**COMMON, **options, "target": {"max_macs_ratio": target}}
         try:
-            model = prune(task.model, task.bundle(), given).model
+            return of_model(task, prune(task.model, task.bundle(), given).model)
         except PrunerError as error:
             return Measured(error=str(error))
-        left = macs(model) / macs(task.model)
-        return Measured(task.accuracy(model), left, "", task.accuracy_to_choose_by(model))
 
-    key = [task_digest(task), library(), json.dumps(options, sort_keys=True), str(target)]
-    return results.get(key, measure)
+    return results.get(key_of(task, options, target), measure)
 
 
-def row(task: Task, method: str, target: float, results: Results) -> Measured | None:
-    """A method of the table at one target; the random baseline is a mean over seeds."""
-    options = METHODS[method]
-    if method != RANDOM:
-        return measured(task, options, target, results)
+def measured_along(
+    task: Task, options: Options, targets: Sequence[float], results: Results
+) -> list[Measured | None]:
+    """The same at evenly spaced targets, from one run: its ranking is taken once.
+
+    Args:
+        task: The network and its data.
+        options: All but the target.
+        targets: The first as far from the whole network as from the next.
+        results: Where they are kept.
+    """
+    found: dict[float, Measured] = {}
+
+    def measure(target: float) -> Measured:
+        if not found:
+            end = {"target": {"max_macs_ratio": targets[-1]}, "points": len(targets)}
+            points = prune(task.model, task.bundle(), {**COMMON, **options, **end}).points
+            found.update(
+                (t, of_model(task, point.model)) for t, point in zip(targets, points, strict=True)
+            )
+        return found[target]
+
+    return [results.get(key_of(task, options, t), partial(measure, t)) for t in targets]
+
+
+def of_model(task: Task, model: bytes) -> Measured:
+    """What a pruned network comes to."""
+    left = macs(model) / macs(task.model)
+    return Measured(task.accuracy(model), left, "", task.accuracy_to_choose_by(model))
+
+
+def key_of(task: Task, options: Options, target: float) -> list[str]:
+    """What a measurement of this product depends on."""
+    return [task_digest(task), library(), json.dumps(options, sort_keys=True), str(target)]
+
+
+def row(
+    task: Task, method: str, targets: Sequence[float], results: Results
+) -> list[Measured | None]:
+    """A method of the table at every target."""
+    if method == MEASURED_LAYERS:
+        return measured_along(task, METHODS[method], targets, results)
+    if method == RANDOM:
+        return [mean_of_random(task, target, results) for target in targets]
+    return [measured(task, METHODS[method], target, results) for target in targets]
+
+
+def mean_of_random(task: Task, target: float, results: Results) -> Measured | None:
+    """The random baseline, a mean over seeds."""
+    options = METHODS[RANDOM]
     runs = [measured(task, {**options, "seed": seed}, target, results) for seed in RANDOM_SEEDS]
     accuracies = [run.accuracy for run in runs if run is not None and run.accuracy is not None]
     ratios = [run.macs_ratio for run in runs if run is not None and run.macs_ratio is not None]

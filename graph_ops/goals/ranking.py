@@ -51,6 +51,9 @@ class Ranking:
                 run.score(network, dataset, 1)
                 self.scores = network.state
             self._save()
+        if self.scores is not None:
+            network.load_scores(self.scores)
+        self._sensitivity = run.compare_layers(network, dataset, 1)
 
     def set_to(self, goal: Goal) -> Selection:
         """Drop what a goal asks for from the whole network."""
@@ -59,7 +62,7 @@ class Ranking:
         if self.scores is not None:
             network.load_scores(self.scores)
         with self._run.phase("select"):
-            selection = network.select(goal)
+            selection = network.select(goal, self._sensitivity)
         network.apply(selection)
         return selection
 

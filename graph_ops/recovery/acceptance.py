@@ -8,22 +8,20 @@ more than chance would, is not kept. `reconstruct` falls back to `bias`, and tha
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.bundle import Batch, Dataset
+from graph_ops.bundle import Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.recovery.distill import distill
+from graph_ops.recovery.judge import Classifier, Judge, Verdict
 from graph_ops.recovery.refit import Tell, refit
 from graph_ops.recovery.samples import MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.summary import Recovery
 from graph_ops.recovery.weights import RefittedWeights
-from graph_ops.runtime import Array, Session
 from graph_ops.surgery import cut
 
 FALLBACKS: dict[str, tuple[str, ...]] = {
@@ -74,7 +72,7 @@ def recover(
             "are needed): nothing was refitted"
         )
         return Recovery(method, "none", RefittedWeights(), notes=(note,))
-    judge = _Judge(classes.channels.model, samples.checked, classifier)
+    judge = Judge(classes.channels.model, samples.checked, classifier)
     trials = _Trials(classes, dropped, samples, judge, seed, tell, _unseen(samples, classifier))
     recovery = trials.refit(method, weights)
     if method == "distill":
@@ -99,7 +97,7 @@ class _Trials:
     classes: ChannelClasses
     dropped: NDArray[np.bool_]
     samples: RefitSamples
-    judge: _Judge
+    judge: Judge
     seed: int
     tell: Tell
     notes: list[str]
@@ -182,19 +180,6 @@ class _Trials:
         return model
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """An output whose largest entry along axis 1 is a class.
-
-    Attributes:
-        output: Its name.
-        classes: How many classes there are.
-    """
-
-    output: str
-    classes: int
-
-
 def _unseen(samples: RefitSamples, classifier: Classifier | None) -> list[str]:
     """A sentence on classes that the samples do not have."""
     missing = [] if classifier is None else samples.missing_classes(classifier.classes)
@@ -207,42 +192,7 @@ def _unseen(samples: RefitSamples, classifier: Classifier | None) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """How a network compares with the original on the samples set aside.
-
-    Attributes:
-        error: Root mean square difference of the outputs relative to the original's root mean
-            square, the mean over outputs of numbers; infinite where something is not finite.
-        same: [n] whether each sample is given the same class; empty where it is no classifier.
-    """
-
-    error: float
-    same: NDArray[np.bool_]
-
-    @property
-    def agreement(self) -> float:
-        """Share of samples given the same class."""
-        return float(self.same.mean()) if self.same.size else 1.0
-
-    def is_better_than(self, other: _Verdict) -> bool:
-        """Whether its error is smaller, and it agrees with the original no less often."""
-        return self.error < other.error and not self.agrees_less(other)
-
-    def agrees_less(self, other: _Verdict) -> bool:
-        """Whether it agrees less often than another, by over two standard errors.
-
-        Only samples on which the two differ count (McNemar): without a real difference, gains and
-        losses among k of them differ by about √k.
-        """
-        if self.same.size != other.same.size:
-            return False
-        lost = int((other.same & ~self.same).sum())
-        gained = int((self.same & ~other.same).sum())
-        return lost - gained > 2 * math.sqrt(lost + gained)
-
-
-def _refusal(attempt: str, is_changed: bool, plain: _Verdict, found: _Verdict) -> str:
+def _refusal(attempt: str, is_changed: bool, plain: Verdict, found: Verdict) -> str:
     if not np.isfinite(plain.error):
         return f"{attempt}: not kept, because outputs are not finite on the samples set aside"
     if not is_changed:
@@ -256,47 +206,6 @@ def _refusal(attempt: str, is_changed: bool, plain: _Verdict, found: _Verdict) -
         f"{attempt}: not kept, because the outputs' error on the samples set aside went from "
         f"{plain.error:.4g} to {found.error:.4g}"
     )
-
-
-class _Judge:
-    """Error of a model's outputs against the original's.
-
-    Args:
-        original: The original.
-        samples: Those set aside.
-        classifier: The output that names a class, if there is one.
-    """
-
-    def __init__(self, original: ir.Model, samples: Dataset, classifier: Classifier | None) -> None:
-        session = Session(original, keep_memory=False)
-        self._samples = samples
-        self._names = session.output_names
-        self._classifier = None if classifier is None else classifier.output
-        self._wanted = [self._run(session, batch) for batch in samples.batches("scored")]
-
-    def verdict(self, model: ir.Model) -> _Verdict:
-        """Run a model on the samples set aside."""
-        session = Session(model, keep_memory=False)
-        count = len(self._names)
-        gap, energy = np.zeros(count), np.zeros(count)
-        same = [np.empty(0, dtype=np.bool_)]
-        for batch, wanted in zip(self._samples.batches("scored"), self._wanted, strict=True):
-            for i, (a, b) in enumerate(zip(wanted, self._run(session, batch), strict=True)):
-                if a.dtype.kind == "f" and a.shape == b.shape:
-                    gap[i] += np.square(a.astype(np.float64) - b).sum()
-                    energy[i] += np.square(a.astype(np.float64)).sum()
-                if self._names[i] == self._classifier:
-                    same.append((a.argmax(axis=1) == b.argmax(axis=1)).reshape(-1))
-        used = energy > 0
-        if not used.any() or not np.isfinite(gap).all() or not np.isfinite(energy).all():
-            return _Verdict(float("inf"), np.empty(0, dtype=np.bool_))
-        error = float(np.sqrt(gap[used] / energy[used]).mean())
-        return _Verdict(error, np.concatenate(same))
-
-    def _run(self, session: Session, batch: Batch) -> Sequence[Array]:
-        rows = next(iter(batch.inputs.values())).shape[0]
-        found = session.run(batch.inputs, self._names)
-        return [a[: batch.size] if a.ndim and a.shape[0] == rows else a for a in found]
 
 
 def _number(error: float) -> float | None:

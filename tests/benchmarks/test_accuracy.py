@@ -56,15 +56,21 @@ def task() -> tasks.Task:
 
 def test_a_row_is_measured_once_and_kept(task: tasks.Task, tmp_path: Path) -> None:
     results = Results(tmp_path)
-    first = ours.row(task, "Taylor", 0.7, results)
+    (first,) = ours.row(task, "Taylor", [0.7], results)
     assert first is not None
     assert first.accuracy is not None
     assert first.accuracy > 0.8
     assert first.macs_ratio is not None
     assert first.macs_ratio <= 0.7
     kept = Results(tmp_path, measures=False)
-    assert ours.row(task, "Taylor", 0.7, kept) == first
-    assert ours.row(task, "Taylor", 0.5, kept) is None
+    assert ours.row(task, "Taylor", [0.7, 0.5], kept) == [first, None]
+
+
+def test_a_row_along_one_ranking_is_that_of_single_runs(task: tasks.Task, tmp_path: Path) -> None:
+    options = {"recovery": "none"}
+    along = ours.measured_along(task, options, [0.8, 0.6], Results(tmp_path / "a"))
+    single = ours.measured(task, options, 0.6, Results(tmp_path / "b"))
+    assert along[1] == single
 
 
 def test_cells_say_where_the_macs_are_not_the_targets() -> None:

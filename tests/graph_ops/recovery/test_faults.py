@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graph_ops.recovery import acceptance
+from graph_ops.recovery import acceptance, judge
 from graph_ops.recovery.summary import LayerRecovery
 from tests.support.cutting import model_of
 from tests.support.recovering import Recovered, edited, random_inputs, recovered, stored
@@ -168,7 +168,7 @@ def test_agreement_is_lost_when_it_is_lost_by_more_than_chance(
 ) -> None:
     before = np.repeat([True, False, True], [lost, gained, 100])
     after = np.repeat([False, True, True], [lost, gained, 100])
-    verdicts = [acceptance._Verdict(0.1, same) for same in (before, after)]
+    verdicts = [judge.Verdict(0.1, same) for same in (before, after)]
     assert verdicts[1].agrees_less(verdicts[0]) is is_less
 
 
