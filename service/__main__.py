@@ -78,6 +78,7 @@ def _serve(settings: Settings) -> None:
     import uvicorn
 
     from service.app import create_app
+    from service.connections import Connection
     from service.server import ApiServer
 
     storage = _storage(settings)
@@ -88,6 +89,8 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         log_config=None,
         access_log=False,
+        http=Connection,
+        ws="none",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
         server_header=False,
     )

@@ -1,7 +1,8 @@
-"""Reading request bodies: limits first, then bytes to disk in a thread, a megabyte at a time."""
+"""Reading request bodies: limits first, then bytes to disk in threads, while the next ones come."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +22,8 @@ from service.sources import Sources, UrlSource
 from service.storage import Storage
 
 # Bytes handed to a thread at once: large enough that the hand-over costs nothing, small enough
-# that memory stays flat.
-_BATCH_BYTES = 2**20
+# that memory stays flat. Of each upload there are two batches: one that is written, one that comes.
+_BATCH_BYTES = 4 * 2**20
 # The disk is looked at again after so many bytes of an upload.
 _SPACE_CHECK_BYTES = 64 * 2**20
 # Room for boundaries and headers of a multipart body, per part.
@@ -177,26 +178,71 @@ class Uploads:
         self._storage.require_space(length)
 
     async def _pump(self, request: Request, write: Callable[[bytes], None]) -> None:
-        """Hand the body to `write`, in a thread, in batches.
+        """Hand the body to `write`, in a thread, in batches; the next one comes in meanwhile.
 
         Raises:
             Problem: `upload_stalled`, `insufficient_storage`, and what `write` raises.
             ClientDisconnect: the client went away.
         """
-        batch = bytearray()
-        since_check = 0
-        async for chunk in body_chunks(request, self._settings.upload_idle_timeout_s):
-            batch += chunk
-            if len(batch) < _BATCH_BYTES:
-                continue
-            since_check += len(batch)
-            if since_check >= _SPACE_CHECK_BYTES:
-                self._storage.require_space()
-                since_check = 0
-            await anyio.to_thread.run_sync(write, bytes(batch))
-            batch.clear()
-        if batch:
-            await anyio.to_thread.run_sync(write, bytes(batch))
+        batch: list[bytes] = []
+        size = since_check = 0
+        async with _Writing(write) as writing:
+            async for chunk in body_chunks(request, self._settings.upload_idle_timeout_s):
+                batch.append(chunk)
+                size += len(chunk)
+                if size < _BATCH_BYTES:
+                    continue
+                since_check += size
+                if since_check >= _SPACE_CHECK_BYTES:
+                    self._storage.require_space()
+                    since_check = 0
+                await writing.put(batch)
+                batch, size = [], 0
+            if batch:
+                await writing.put(batch)
+
+
+class _Writing:
+    """Writes in a thread, one batch after the other; the next waits for the one before.
+
+    However the block is left, nothing is being written afterwards.
+    """
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._pending: asyncio.Task[None] | None = None
+
+    async def put(self, batch: list[bytes]) -> None:
+        """Begin to write a batch, once the one before is written.
+
+        Raises:
+            Problem: the one before could not be.
+        """
+        await self._settle()
+        self._pending = asyncio.create_task(asyncio.to_thread(self._write_all, batch))
+
+    def _write_all(self, batch: list[bytes]) -> None:
+        for chunk in batch:
+            self._write(chunk)
+
+    async def __aenter__(self) -> _Writing:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await self._settle()
+        elif self._pending is not None:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({self._pending})
+                if not self._pending.cancelled():
+                    self._pending.exception()  # the first error is the one that is told
+
+    async def _settle(self) -> None:
+        """Wait for what is being written; a cancelled wait leaves it to the end of the block."""
+        pending = self._pending
+        if pending is not None:
+            await asyncio.shield(pending)
+            self._pending = None
 
 
 async def _remove(folder: Path) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.service.conftest import Start
@@ -105,7 +104,8 @@ def test_memory_stays_flat_during_a_large_upload(start: Start, tmp_path: Path) -
         yield b"\r\n--b--\r\n"
 
     with start() as server:
-        process = psutil.Process(server.process.pid)
+        process = server.role("api")
+        assert process is not None
         server.client.post("/v1/bundles", content=b"ok")
         before = process.memory_info().rss
         peak = [before]
