@@ -28,8 +28,9 @@ URL ?= http://127.0.0.1:$(PORT)
 # Arguments for pytest, the accuracy benchmark or the zoo: `make test ARGS="-x tests/service"`.
 ARGS ?=
 
-# Processes that run tests, each a file at a time; 0 for none beside make's own.
-TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$(( n < 4 ? n : 4 )))
+# Processes that run tests, each a file at a time; 0 for none beside make's own. One more than there
+# are processors, because tests of servers wait.
+TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$(( n < 4 ? n + 1 : 4 )))
 
 BUILDAH ?= buildah
 BUILDAH_FLAGS ?=
@@ -66,7 +67,7 @@ demo: setup ## Prune the digits network through a service of its own; results in
 	@scripts/demo.sh
 
 test: setup ## Run the tests, without those that take minutes or need a GPU (ARGS: for pytest)
-	@$(BIN)/python -m pytest -m 'not slow and not gpu' -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m 'not slow and not gpu' -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: setup ## Run the tests that take minutes (ARGS: for pytest)
 	@$(BIN)/python -m pytest -m 'slow and not gpu' $(ARGS)

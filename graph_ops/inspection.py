@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graph_ops.analysis import analyse
+from graph_ops.blocks import Block
 from graph_ops.bundle import guess_preprocessing
 from graph_ops.canonical import bind_shapes
 from graph_ops.channels import ChannelClasses
@@ -17,7 +18,7 @@ from graph_ops.graph import graph_inputs
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.options import PruneOptions
 from graph_ops.run import input_specs
-from graph_ops.selection import Block, Selector
+from graph_ops.selection import Selector
 from graph_ops.sharing import unshare
 
 

@@ -1,6 +1,6 @@
 """Measured latency of pruned networks against their MACs, by `channel_multiple`.
 
-    python -m benchmarks.speed.latency [NETWORK ...] [--multiples 1 8 16] [--ratios 0.7 0.5]
+    python -m benchmarks.speed.latency [NETWORK ...] [--multiples 1 8 default] [--ratios 0.7 0.5]
 
 ONNX Runtime, batch 1, all threads; the pruned networks and the original take turns. Scores come
 from noise: what is looked at is the shape of what is left.
@@ -24,9 +24,11 @@ from graph_ops import prune
 NETWORKS = ("resnet50", "mobilenet_v2", "vgg16")
 SAMPLES = 8
 RUNS = 8
+DEFAULT = "default"
+"""Stands for the product's own choice of a multiple."""
 
 
-def table(name: str, ratios: Sequence[float], multiples: Sequence[int], rounds: int) -> str:
+def table(name: str, ratios: Sequence[float], multiples: Sequence[int | None], rounds: int) -> str:
     """A row for each multiple: share of the MACs, and of the latency, at every ratio."""
     path = exported(name)
     input_name, inputs = images(path, SAMPLES)
@@ -58,17 +60,21 @@ def table(name: str, ratios: Sequence[float], multiples: Sequence[int], rounds: 
         for ratio in ratios:
             key = f"{multiple}/{ratio:g}"
             cells += [f"{shares[key]:.3f}", f"{seconds[key] / seconds['original']:.3f}"]
-        rows.append([str(multiple), *cells])
+        rows.append([str(multiple or DEFAULT), *cells])
     header = [cell for r in ratios for cell in (f"MACs ({r:g})", f"latency ({r:g})")]
     one = f"{seconds['original'] * 1e3:.1f}"
     return f"{name}, original {one} ms:\n\n{markdown_table(['multiple', *header], rows)}\n"
+
+
+def _multiple(text: str) -> int | None:
+    return None if text == DEFAULT else int(text)
 
 
 def main() -> None:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.latency", description=__doc__)
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
-    parser.add_argument("--multiples", nargs="+", type=int, default=[1, 8, 16])
+    parser.add_argument("--multiples", nargs="+", type=_multiple, default=[1, 4, 8, 16, None])
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.7, 0.5])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -54,7 +54,7 @@ def assert_tidy(server: Server) -> None:
     "victim",
     [
         pytest.param("child", marks=pytest.mark.slow),
-        "worker",
+        pytest.param("worker", marks=pytest.mark.slow),
         pytest.param("api", marks=pytest.mark.slow),
         "everything",
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
 from tests.support.bundles import sparse_npz
 from tests.support.cutting import model_of
@@ -46,6 +47,7 @@ class PeakMemory:
             time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_gigabytes_are_scored_in_less_than_600_megabytes(tmp_path: Path) -> None:
     model, bundle, output = (tmp_path / n for n in ("m.onnx", "big.npz", "pruned.onnx"))
     model.write_bytes(

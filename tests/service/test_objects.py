@@ -139,6 +139,7 @@ CURVE: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @needs_postgres
 def test_points_of_a_curve_outlive_the_machine_that_made_them(
     objects: ObjectServer, store: ObjectStorage, tmp_path: Path

@@ -90,7 +90,7 @@ class Cluster:
         return runner, helper
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_one_worker_and_three_leave_the_same_bytes(
     tmp_path: Path, stack: ExitStack, expected: Outcome, workers: int
 ) -> None:
@@ -139,6 +139,7 @@ def done_shards(cluster: Cluster) -> list[str]:
         return [f"{number} {shard}" for number, shard in rows]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_begun_again_scores_no_finished_shard_twice(
     tmp_path: Path, stack: ExitStack, expected: Outcome
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_job_that_is_begun_again_scores_no_finished_shard_twice(
     assert [counts[shard] for shard in done] == [1] * len(done)
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_back_under_its_name_gives_its_shard_back(
     tmp_path: Path, stack: ExitStack, expected: Outcome
 ) -> None:
