@@ -79,24 +79,34 @@ def findings(original: float, rows: Rows, peer_results: Rows) -> list[str]:
 
     A peer's network counts where it leaves no more MACs than asked for.
     """
-    lines, refitted = [], rows[ours.RECONSTRUCT]
-    for target, result in zip(TARGETS, refitted, strict=True):
-        if result is None or result.accuracy is None:
+    refitted = [name for name in (ours.RECONSTRUCT, ours.MEASURED_LAYERS) if name in rows]
+    return [
+        line
+        for name in refitted
+        for target, result in zip(TARGETS, rows[name], strict=True)
+        if result is not None and result.accuracy is not None
+        for line in findings_at(target, name, result.accuracy, original, peer_results)
+    ]
+
+
+def findings_at(
+    target: float, name: str, accuracy: float, original: float, peer_results: Rows
+) -> list[str]:
+    """The same of one network."""
+    lines = []
+    if target in ALLOWED_LOSS:
+        lost = original - accuracy
+        verdict = "holds" if lost <= ALLOWED_LOSS[target] + 1e-9 else "does not hold"
+        allowed = f"at most {100 * ALLOWED_LOSS[target]:.0f} {verdict}"
+        lines.append(f"{name} at {target}: {100 * lost:.1f} points lost; {allowed}.")
+    for label, row in peer_results.items():
+        other = row[TARGETS.index(target)]
+        if other is None or other.accuracy is None or not other.reaches(target):
             continue
-        if target in ALLOWED_LOSS:
-            lost = original - result.accuracy
-            verdict = "holds" if lost <= ALLOWED_LOSS[target] + 1e-9 else "does not hold"
-            allowed = f"at most {100 * ALLOWED_LOSS[target]:.0f} {verdict}"
-            lines.append(f"At {target}: {100 * lost:.1f} points lost; {allowed}.")
-        for label, row in peer_results.items():
-            other = row[TARGETS.index(target)]
-            if other is None or other.accuracy is None or not other.reaches(target):
-                continue
-            if other.accuracy >= result.accuracy:
-                lines.append(
-                    f"At {target}: {label} has {100 * other.accuracy:.1f}, "
-                    f"{ours.RECONSTRUCT} {100 * result.accuracy:.1f}."
-                )
+        if other.accuracy >= accuracy:
+            lines.append(
+                f"{name} at {target}: {100 * accuracy:.1f}; {label} has {100 * other.accuracy:.1f}."
+            )
     return lines
 
 

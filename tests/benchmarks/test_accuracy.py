@@ -83,8 +83,8 @@ def test_findings_hold_the_goals_against_the_losses() -> None:
     row: list[Measured | None] = [Measured(0.98, t) for t in program.TARGETS]
     found = program.findings(0.995, {ours.RECONSTRUCT: row}, {})
     assert found == [
-        "At 0.7: 1.5 points lost; at most 1 does not hold.",
-        "At 0.5: 1.5 points lost; at most 3 holds.",
+        "Taylor + reconstruct at 0.7: 1.5 points lost; at most 1 does not hold.",
+        "Taylor + reconstruct at 0.5: 1.5 points lost; at most 3 holds.",
     ]
 
 
@@ -99,7 +99,7 @@ def test_findings_name_a_peer_that_is_not_beaten_at_no_more_macs() -> None:
     ]
     found = program.findings(0.98, {ours.RECONSTRUCT: row}, {"Peer": peer})
     assert [line for line in found if "Peer" in line] == [
-        "At 0.9: Peer has 99.0, Taylor + reconstruct 98.0."
+        "Taylor + reconstruct at 0.9: 98.0; Peer has 99.0."
     ]
 
 
