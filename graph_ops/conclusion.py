@@ -115,7 +115,9 @@ class Conclusion:
 
     @cached_property
     def _original(self) -> Session:
-        """The original, loaded once for all points of a curve."""
+        """The original, loaded once for all points of a curve; the examiner has it too."""
+        if self.evidence.examiner is not None:
+            return self.evidence.examiner.original
         return Session(self.network.source.model)
 
     @cached_property

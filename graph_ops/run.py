@@ -95,6 +95,7 @@ class Run:
                 network.update_score(batch)
                 tell(batch.size)
             self.note_engine(network)
+            network.scorer.rest()
 
     def compare_layers(
         self, network: TaylorPrunableNetwork, dataset: Dataset, number: int

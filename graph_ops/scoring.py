@@ -111,6 +111,13 @@ class Scorer:
         self.engine.close()
         self._session = self._activations = None
 
+    def rest(self) -> None:
+        """Free what sessions hold in this process; the next batch loads them again.
+
+        The weights are in a scoring session at least twice, forward and backward.
+        """
+        self._session = self._activations = self._labeller = None
+
     def barriers(
         self, model: ir.Model, outputs: Sequence[str], counts: Sequence[int]
     ) -> Mapping[str, str]:

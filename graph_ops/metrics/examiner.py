@@ -141,9 +141,9 @@ class Examiner:
         session: Session | None = None
         for batch in self._dataset.batches("held_out") if len(self._dataset.held_out) else ():
             session = session or Session(model)
-            output = self.metric.output or self._original.output_names[0]
+            output = self.metric.output or self.original.output_names[0]
             size = batch.size
-            original = self._original.run(batch.inputs, [output])[0][:size]
+            original = self.original.run(batch.inputs, [output])[0][:size]
             found = session.run(batch.inputs, [output])[0][:size]
             targets = None if batch.targets is None else batch.targets[:size]
             for values, first, second in zip(judged, before, after, strict=True):
@@ -157,7 +157,8 @@ class Examiner:
         return Comparison(self.metric, self._before[0], hard, self._before[1], soft)
 
     @cached_property
-    def _original(self) -> Session:
+    def original(self) -> Session:
+        """The original, loaded once for all that is compared with it."""
         return Session(self._model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import onnxruntime as ort
 import pytest
 
 import graph_ops.result
+from graph_ops.engines.standard import StandardSession
 from graph_ops.errors import (
     FilterGlobError,
     LossError,
@@ -281,3 +283,22 @@ def test_progress_and_metadata() -> None:
 
 def test_the_report_is_json() -> None:
     assert json.loads(json.dumps(run().report, allow_nan=False))["schema"] == 1
+
+
+def test_sessions_of_the_scoring_are_gone_when_the_cut_begins() -> None:
+    """They hold the weights three times and more, which a large model cannot spare."""
+    gc.collect()
+    alive: dict[str, int] = {}
+
+    def count(progress: Progress) -> None:
+        if progress.phase not in alive:
+            alive[progress.phase] = sum(isinstance(o, StandardSession) for o in gc.get_objects())
+
+    prune(
+        digits.MODEL,
+        digits.BUNDLE,
+        {"engine": "standard", "recovery": "none"},
+        progress=count,
+    )
+    assert alive["score"] == alive["load"] + 1
+    assert alive["cut"] == alive["load"]
