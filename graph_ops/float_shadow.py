@@ -7,6 +7,7 @@ quantised tensor for the numbers it stands for, and half precision for float32.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -86,22 +87,34 @@ def stored_weight(value: ir.Value | None) -> NDArray[Any] | None:
 
 def widen_halves(model: ir.Model) -> None:
     """Store and compute in float32 what is in half precision."""
-    if not is_half(model):
-        return
+    if is_half(model):
+        widen(model, HALVES, ir.DataType.FLOAT)
+
+
+def widen(model: ir.Model, narrow: Set[ir.DataType], wide: ir.DataType) -> None:
+    """Store and compute in a wider type, in place; inputs keep their element type, and are cast.
+
+    Constants have to be initializers, not nodes.
+
+    Args:
+        model: A working copy.
+        narrow: Element types that are replaced.
+        wide: What by: FLOAT or DOUBLE.
+    """
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if value.dtype in HALVES and value.const_value is not None:
-                array = value.const_value.numpy().astype(np.float32)
+            if value.dtype in narrow and value.const_value is not None:
+                array = value.const_value.numpy().astype(wide.numpy())
                 value.const_value = ir.tensor(array, name=value.name)
-                value.type = ir.TensorType(ir.DataType.FLOAT)
+                value.type = ir.TensorType(wide)
         for node in graph:
-            _widen_node(node)
+            _widen_node(node, narrow, wide)
     graph = model.graph
-    for value in [v for v in graph.inputs if v.dtype in HALVES and not v.is_initializer()]:
+    for value in [v for v in graph.inputs if v.dtype in narrow and not v.is_initializer()]:
         uses = list(value.uses())
-        cast = ir.node("Cast", [value], attributes={"to": ir.DataType.FLOAT.value})
-        cast.name = cast.outputs[0].name = f"{value.name}/float32"
-        cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        cast = ir.node("Cast", [value], attributes={"to": wide.value})
+        cast.name = cast.outputs[0].name = f"{value.name}/{wide.name.lower()}"
+        cast.outputs[0].type = ir.TensorType(wide)
         cast.outputs[0].shape = value.shape
         for use in uses:
             use.node.replace_input_with(use.idx, cast.outputs[0])
@@ -112,16 +125,16 @@ def widen_halves(model: ir.Model) -> None:
             graph.insert_before(first, cast)
 
 
-def _widen_node(node: ir.Node) -> None:
+def _widen_node(node: ir.Node, narrow: Set[ir.DataType], wide: ir.DataType) -> None:
     for name in _TYPE_ATTRIBUTES:
         attribute = node.attributes.get(name)
         is_type = attribute is not None and attribute.type == ir.AttributeType.INT
-        if attribute is not None and is_type and ir.DataType(attribute.as_int()) in HALVES:
-            node.attributes[name] = ir.AttrInt64(name, ir.DataType.FLOAT.value)
+        if attribute is not None and is_type and ir.DataType(attribute.as_int()) in narrow:
+            node.attributes[name] = ir.AttrInt64(name, wide.value)
     for name, attribute in list(node.attributes.items()):
-        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in HALVES:
-            array = attribute.as_tensor().numpy().astype(np.float32)
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in narrow:
+            array = attribute.as_tensor().numpy().astype(wide.numpy())
             node.attributes[name] = ir.AttrTensor(name, ir.tensor(array))
     for output in node.outputs:
-        if output.dtype in HALVES:
-            output.type = ir.TensorType(ir.DataType.FLOAT)
+        if output.dtype in narrow:
+            output.type = ir.TensorType(wide)

@@ -121,6 +121,8 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "max_abs_diff": facts.proof.max_abs_diff,
             "max_rel_diff": facts.proof.max_rel_diff,
             "tolerance": facts.proof.tolerance,
+            "precision": facts.proof.precision,
+            "float32_rel_diff": facts.proof.float32_rel_diff,
             "samples": facts.proof.samples,
             "inputs": facts.proof_inputs,
         },

@@ -246,7 +246,9 @@ def test_a_file_that_differs_from_the_cut_is_not_returned(monkeypatch: pytest.Mo
     _sabotage(monkeypatch, scale_a_weight)
     with pytest.raises(ProofError) as caught:
         run()
-    assert caught.value.details["max_rel_diff"] > 1e-4  # type: ignore[operator]
+    details = caught.value.details
+    assert details["precision"] == "float64"
+    assert details["max_rel_diff"] > details["tolerance"] == 1e-6  # type: ignore[operator]
 
 
 def test_a_file_that_the_checker_refuses_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:

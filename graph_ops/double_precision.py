@@ -1,0 +1,61 @@
+"""Models in float64: what is left of a difference when rounding is taken out of it.
+
+ONNX Runtime has no convolution in float64, so ONNX's own reference implementation computes. It is
+slow; one sample is enough to tell rounding from an error of the surgery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from graph_ops.errors import ModelRunError
+from graph_ops.float_shadow import HALVES, widen
+from graph_ops.model import lift_constants
+from graph_ops.runtime import Array
+
+
+class DoubleSession:
+    """A copy of a model that stores and computes in float64.
+
+    Args:
+        model: The model; its inputs keep their element types, and are cast.
+
+    Raises:
+        ModelRunError: the reference implementation does not know an operator.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        copy = model.clone()
+        lift_constants(copy)
+        widen(copy, HALVES | {ir.DataType.FLOAT}, ir.DataType.DOUBLE)
+        with _as_run_error("load"):
+            self._evaluator = ReferenceEvaluator(ir.to_proto(copy))
+        self.output_names = [str(value.name) for value in copy.graph.outputs]
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Outputs for the feeds (all of them by default).
+
+        Raises:
+            ModelRunError: the reference implementation fails.
+        """
+        names = list(outputs) if outputs is not None else self.output_names
+        with _as_run_error("run"), np.errstate(all="ignore"):
+            return [np.asarray(array) for array in self._evaluator.run(names, dict(feeds))]
+
+
+@contextmanager
+def _as_run_error(verb: str) -> Iterator[None]:
+    """Turns what the reference implementation raises, which may be anything, into our error."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelRunError(
+            f"ONNX's reference implementation cannot {verb} the model in float64: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
