@@ -117,7 +117,7 @@ class NormalEquations:
         scale = np.where(scale > 0, scale, 1.0)
         diagonal = np.arange(gram.shape[1])
         gram[:, diagonal, diagonal] += ridge * scale[:, None]
-        weights = _solve_positive(gram, cross)
+        weights = solve_positive(gram, cross)
         if weights is None:
             return None
         if not self._has_intercept:
@@ -170,7 +170,7 @@ class DualEquations:
         if not np.isfinite(scale) or scale <= 0:
             return None
         gram = self._gram + ridge * scale * np.eye(self.count)
-        weight_of_rows = _solve_positive(gram[None], (e - e.mean(axis=0) * self._centre)[None])
+        weight_of_rows = solve_positive(gram[None], (e - e.mean(axis=0) * self._centre)[None])
         if weight_of_rows is None:
             return None
         weights = (x.T @ weight_of_rows[0].astype(np.float32))[None]
@@ -202,7 +202,7 @@ def _outer(x: Array) -> Matrix:
     return gram
 
 
-def _solve_positive(gram: Matrix, cross: Matrix) -> Matrix | None:
+def solve_positive(gram: Matrix, cross: Matrix) -> Matrix | None:
     """Solve symmetric positive definite systems by Cholesky; None where one is not definite."""
     try:
         if gram.shape[0] == 1:

@@ -75,7 +75,7 @@ def refit(
         change, summary = fit.choose()
         summaries.append(summary)
         if change is not None:
-            _write(layer, change, weights, tensors, biases)
+            write_change(layer, change, weights, tensors, biases)
     tell(len(layers), len(layers))
     order = {name: i for i, name in enumerate(_names_in_order(model))}
     summaries.sort(key=lambda s: order.get(s.name, 0))
@@ -113,14 +113,22 @@ def _observe(
         seen += batch.size
 
 
-def _write(
+def write_change(
     layer: Layer,
     change: Change,
     weights: RefittedWeights,
     tensors: set[str],
     biases: set[str],
 ) -> None:
-    """Add a change to the layer's stored weight and bias, and note what was written."""
+    """Add a change to a layer's stored weight and bias, in place.
+
+    Args:
+        layer: Of the cut model.
+        change: In the space of the values that are matched.
+        weights: What was refitted before, and is in the model already.
+        tensors: Takes the names of stored tensors that were written.
+        biases: Takes the first outputs of nodes that were given a bias.
+    """
     weight = layer.node.inputs[1]
     assert weight is not None
     if change.weights is not None:

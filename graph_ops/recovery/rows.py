@@ -58,6 +58,10 @@ class LinearForm(Protocol):
         """A matrix [groups, inputs, outputs] in the layout of the stored weight."""
         ...
 
+    def matrix(self, stored: Array) -> Array:
+        """[groups, taps, channels, outputs] of a stored weight."""
+        ...
+
 
 @dataclass(frozen=True)
 class WindowForm:
@@ -216,6 +220,12 @@ class MatrixForm:
         alpha = float_of(self.node, "alpha", 1.0) if self.node.op_type == "Gemm" else 1.0
         stored = matrix[0].T if self._is_turned else matrix[0]
         return np.asarray(stored / alpha)
+
+    def matrix(self, stored: Array) -> Array:
+        """[1, 1, inputs, outputs] of a stored weight, times α."""
+        alpha = float_of(self.node, "alpha", 1.0) if self.node.op_type == "Gemm" else 1.0
+        turned = stored.T if self._is_turned else stored
+        return np.asarray(turned[None, None] * stored.dtype.type(alpha))
 
 
 def linear_form(node: ir.Node, weight: tuple[int, ...]) -> LinearForm | None:

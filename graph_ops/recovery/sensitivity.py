@@ -5,7 +5,7 @@ above all where what is left is refitted: some layers' filters can be made up fo
 cannot. So the order within a layer is left to the scores, and the layers are compared by
 
     E_b(n) = error² of the outputs, on samples set aside, with the n least filters of layer b gone
-             and what lies behind refitted,
+             and the layers that read it refitted (`trials.py`),
 
 at a few n. In between √E is taken to be linear. Errors of several layers add up, about, as squares
 do; so the next filter of a layer costs E_b(n + 1) − E_b(n), and a greedy choice by that cost per
@@ -19,23 +19,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.errors import OptionsError
 from graph_ops.recovery.judge import Judge
-from graph_ops.recovery.refit import refit
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES, MIN_SAMPLES, RefitSamples
+from graph_ops.recovery.trials import WHOLE_ERROR, Trials
 from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.selection import DropOrder
-from graph_ops.surgery import cut
 
 SHARES = (0.25, 0.5, 0.75)
 """Parts of what may go of a layer that are tried."""
-WHOLE_ERROR = 1.0
-"""Error of the outputs without a layer: about what they are themselves."""
 TIE = 1e-12
 """Keeps the order within a layer where its filters cost the same."""
 
@@ -57,53 +53,6 @@ class Sensitivity:
     def as_scores(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """[classes] the costs; the scores themselves where nothing was measured."""
         return np.where(np.isnan(self.costs), scores, self.costs)
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """Cuts a network, refits it and judges it.
-
-    Attributes:
-        classes: Channel classes of the original.
-        dropped: [classes] which are gone already.
-        weights: What was refitted so far.
-        samples: What is fitted and what is set aside.
-        judge: Compares on what is set aside.
-        method: How the rest is refitted; None for not at all.
-        seed: Of the positions drawn.
-    """
-
-    classes: ChannelClasses
-    dropped: NDArray[np.bool_]
-    weights: RefittedWeights
-    samples: RefitSamples
-    judge: Judge
-    method: str | None
-    seed: int
-
-    def squared_error(self, going: Sequence[int]) -> float:
-        """Of the outputs, with more classes gone; never more than without the network."""
-        dropped = self.dropped.copy()
-        dropped[list(going)] = True
-        model = cut(self.classes, dropped)
-        self.weights.lay_over(self.classes, dropped, model)
-        if self.method is not None and going:
-            self._refit(dropped, model)
-        error = self.judge.verdict(model).error
-        return float(min(error, WHOLE_ERROR)) ** 2
-
-    def _refit(self, dropped: NDArray[np.bool_], model: ir.Model) -> None:
-        assert self.method is not None
-        refit(
-            self.classes,
-            dropped,
-            self.weights,
-            model,
-            self.samples,
-            self.method,
-            self.seed,
-            lambda done, total: None,
-        )
 
 
 def measure_sensitivity(
@@ -139,22 +88,24 @@ def measure_sensitivity(
             f"{dataset.scored.size} scored samples are too few (at least {MIN_SAMPLES})"
         )
     judge = Judge(classes.channels.model, samples.checked, None)
-    trial = _Trial(classes, dropped, weights, samples, judge, REFITS[recovery], seed)
     if not judge.can_compare:
         raise _unmeasured("the model's outputs are not finite float numbers other than zero")
-    before = trial.squared_error([])
+    trials = Trials(classes, dropped, weights, samples, judge, REFITS[recovery], seed)
+    before = trials.squared_error([], 0)
     total = sum(len(_counts(layer)) for layer in layers)
+    tell(0, total)
+    trials.observe(c for layer in layers for unit in layer.units for c in unit)
     costs = np.full(classes.count, np.nan)
     done = 0
-    for layer in layers:
+    places = [trials.place(layer.units[0]) for layer in layers]
+    for place, layer in sorted(zip(places, layers, strict=True), key=lambda pair: pair[0]):
         found = {0: 0.0}
         for count in _counts(layer):
-            tell(done, total)
             going = [c for unit in layer.units[:count] for c in unit]
-            found[count] = max(0.0, trial.squared_error(going) - before)
+            found[count] = max(0.0, trials.squared_error(going, place) - before)
             done += 1
+            tell(done, total)
         spread(layer, found, costs)
-    tell(total, total)
     return Sensitivity(costs)
 
 

@@ -80,6 +80,16 @@ class Walker:
         if kept is not None:
             self._kept = kept
 
+    def fork(self, model: ir.Model) -> Walker:
+        """A walker of another model from where this one stands; it keeps nothing on its way.
+
+        Args:
+            model: Of nodes with the same names of values; what was passed computes the same.
+        """
+        other = Walker(model, self._batches, 0)
+        other._kept = self._kept
+        return other
+
     def _live(self, position: int) -> list[ir.Value]:
         """Values made before a position and read from there on, in the order they are made."""
         needed: dict[ir.Value, None] = {}

@@ -1,0 +1,217 @@
+"""Trials: parts of one layer go, what reads them is refitted in closed form, the outputs judged.
+
+Only one layer is cut in a trial, so what reads it reads what it always read, less some channels.
+The moments of that are taken once (`moments.py`) and serve every trial. What lies before the cut
+is run once and kept; a trial runs what lies behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graph_ops.channels import ChannelClasses
+from graph_ops.graph import constant_array
+from graph_ops.recovery.gram import Change
+from graph_ops.recovery.judge import Judge
+from graph_ops.recovery.layers import WEIGHTED, Layer, find_layers
+from graph_ops.recovery.moments import Moments
+from graph_ops.recovery.refit import FRONTIER_BYTES, write_change
+from graph_ops.recovery.rows import LinearForm, draw_positions, linear_form
+from graph_ops.recovery.samples import RefitSamples
+from graph_ops.recovery.walk import Walker
+from graph_ops.recovery.weights import RefittedWeights, kept_channels, kept_elements
+from graph_ops.runtime import Array
+from graph_ops.surgery import cut
+
+ROWS_PER_INPUT = 8
+ROWS = (4096, 16384)
+"""Rows whose moments are taken: `ROWS_PER_INPUT` for each input, at least and at most so many."""
+MOMENTS_BYTES = 1_000_000_000
+"""Moments of all layers, at most; the layers after that are not refitted in a trial."""
+WHOLE_ERROR = 1.0
+"""Error of the outputs without a layer: about what they are themselves."""
+
+
+class Trials:
+    """Cuts parts of a network and says what the outputs lose.
+
+    Args:
+        classes: Channel classes of the original.
+        dropped: [classes] which are gone already.
+        weights: What was refitted so far.
+        samples: What is fitted and what is set aside.
+        judge: Compares on what is set aside.
+        method: How the rest is refitted, `bias` or `reconstruct`; None for not at all.
+        seed: Of the positions drawn.
+    """
+
+    def __init__(
+        self,
+        classes: ChannelClasses,
+        dropped: NDArray[np.bool_],
+        weights: RefittedWeights,
+        samples: RefitSamples,
+        judge: Judge,
+        method: str | None,
+        seed: int,
+    ) -> None:
+        self._classes, self._dropped, self._weights = classes, dropped, weights
+        self._samples, self._judge, self._method, self._seed = samples, judge, method, seed
+        self._base = self._cut(dropped)
+        self._walker = Walker(self._base, lambda: samples.checked.batches("scored"), FRONTIER_BYTES)
+        self._position = 0
+        self._moments: dict[int, Moments] = {}
+
+    def observe(self, going: Iterable[int]) -> None:
+        """Take the moments of all that reads any of the classes."""
+        if self._method is None:
+            return
+        fitted = self._samples.fitted
+        walker = Walker(self._base, lambda: fitted.batches("scored"), FRONTIER_BYTES)
+        nodes = list(self._base.graph)
+        taken = 0
+        for index in self._readers(self._with(going)):
+            node, form = nodes[index], _form(nodes[index])
+            if form is None or (taken := taken + _bytes(form)) > MOMENTS_BYTES:
+                continue
+            self._moments[index] = self._moments_of(node, form, index, walker)
+
+    def place(self, going: Iterable[int]) -> int:
+        """Index of the first node that changes when classes go."""
+        trial = self._cut(self._with(going))
+        for index, (a, b) in enumerate(zip(self._base.graph, trial.graph, strict=True)):
+            if _shapes(a) != _shapes(b):
+                return index
+        return 0
+
+    def squared_error(self, going: Sequence[int], place: int) -> float:
+        """Of the outputs, with more classes gone; never more than without the network.
+
+        Args:
+            going: The classes.
+            place: Index of the first node that changes; it may not fall from trial to trial.
+        """
+        dropped = self._with(going)
+        model = self._cut(dropped)
+        if self._method is not None and going:
+            self._refit(dropped, model)
+        if any(o.producer() is None for o in model.graph.outputs):
+            error = self._judge.verdict(model).error
+        else:
+            error = self._judge.compare(self._outputs(model, place)).error
+        return float(min(error, WHOLE_ERROR)) ** 2
+
+    def _outputs(self, model: ir.Model, place: int) -> Iterable[list[Array]]:
+        if place > self._position:
+            for _ in self._walker.run([], place):
+                pass
+            self._position = place
+        outputs = list(model.graph.outputs)
+        for _, found in self._walker.fork(model).run(outputs, place):
+            yield [found[str(o.name)] for o in outputs]
+
+    def _with(self, going: Iterable[int]) -> NDArray[np.bool_]:
+        dropped = self._dropped.copy()
+        dropped[list(going)] = True
+        return dropped
+
+    def _cut(self, dropped: NDArray[np.bool_]) -> ir.Model:
+        model = cut(self._classes, dropped)
+        self._weights.lay_over(self._classes, dropped, model)
+        return model
+
+    def _readers(self, dropped: NDArray[np.bool_]) -> list[int]:
+        """Indices of the nodes that read fewer channels than they do now."""
+        index_of = {n: i for i, n in enumerate(self._classes.channels.model.graph)}
+        found = {
+            index_of[node]
+            for node, index, axis in self._classes.channels.consumers
+            if (value := node.inputs[index]) is not None
+            and _count(self._classes, value, axis, dropped)
+            != _count(self._classes, value, axis, self._dropped)
+        }
+        return sorted(found)
+
+    def _moments_of(self, node: ir.Node, form: LinearForm, index: int, walker: Walker) -> Moments:
+        x, y = node.inputs[0], node.outputs[0]
+        assert x is not None
+        moments = Moments()
+        rng = np.random.default_rng([self._seed, index])
+        wanted = min(max(ROWS_PER_INPUT * form.inputs, ROWS[0]), ROWS[1])
+        each = -(-wanted // max(1, self._samples.fitted_count))
+        for batch, found in walker.run([x, y], index + 1):
+            read = found[str(x.name)]
+            whole = read.shape[0]
+            rows = next(iter(batch.inputs.values())).shape[0]
+            counted = round(batch.size / rows * whole)
+            at = draw_positions(rng, counted, form.grid(found[str(y.name)], whole), each)
+            moments.add(form.rows(read, at, whole))
+        return moments
+
+    def _refit(self, dropped: NDArray[np.bool_], model: ir.Model) -> None:
+        readers = set(self._readers(dropped))
+        for layer in find_layers(self._classes, dropped, model)[0]:
+            if layer.index not in readers or layer.index not in self._moments:
+                continue
+            change = self._change(layer, dropped)
+            if change is not None:
+                write_change(layer, change, self._weights, set(), set())
+
+    def _change(self, layer: Layer, dropped: NDArray[np.bool_]) -> Change | None:
+        """What makes up for a layer's lost inputs, in the space of the values it is matched to."""
+        value = layer.original.inputs[1]
+        node = self._base.graph[layer.index]
+        array, form = constant_array(node.inputs[1]), _form(node)
+        assert value is not None
+        assert array is not None
+        assert form is not None
+        whole = kept_elements(self._classes, value, self._dropped)
+        left = kept_elements(self._classes, value, dropped)[whole].reshape(array.shape)
+        mask = _matrix(form, left.astype(np.float32)) != 0
+        change = self._moments[layer.index].make_up(
+            _matrix(form, array),
+            mask.any(axis=2),
+            mask.any(axis=1),
+            with_weights=self._method == "reconstruct" and layer.fixed is None,
+        )
+        if change is None:
+            return None
+        scale = layer.scale.reshape(change.bias.shape)
+        moved = None if change.weights is None else change.weights * scale[:, None, :]
+        return Change(moved, change.bias * scale)
+
+
+def _form(node: ir.Node) -> LinearForm | None:
+    """How a node that may be refitted is linear in its stored weight; None for others."""
+    if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+        return None
+    weight = constant_array(node.inputs[1])
+    if weight is None or weight.dtype.kind != "f":
+        return None
+    return linear_form(node, weight.shape)
+
+
+def _bytes(form: LinearForm) -> int:
+    return 8 * form.groups * form.inputs**2
+
+
+def _matrix(form: LinearForm, stored: Array) -> Array:
+    """[groups, inputs, outputs] of a stored weight."""
+    matrix = form.matrix(stored)
+    return matrix.reshape(form.groups, form.inputs, matrix.shape[-1])
+
+
+def _shapes(node: ir.Node) -> list[tuple[int, ...] | None]:
+    arrays = [constant_array(v) for v in node.inputs]
+    return [None if a is None else a.shape for a in arrays]
+
+
+def _count(
+    classes: ChannelClasses, value: ir.Value, axis: int, dropped: NDArray[np.bool_]
+) -> int | None:
+    kept = kept_channels(classes, value, axis, dropped)
+    return None if kept is None else int(kept.sum())
