@@ -5,6 +5,8 @@ x_d·W_d, of the same rows; so the ridge regression that makes up for it needs n
 covariance of x, and every choice of inputs that stay takes a part of the same matrix:
 
     (C_kk + λ·s·I)·Δ = C_kd·W_d,   b = x̄_d·W_d − x̄_k·Δ        s: mean of the diagonal of C_kk
+
+Where there are fewer rows than inputs the rows themselves are kept, and the dual is solved.
 """
 
 from __future__ import annotations
@@ -17,24 +19,41 @@ from graph_ops.runtime import Array
 
 RIDGE = 1e-3
 """λ. A trial has no rows to choose it by."""
+WIDE_RIDGE = 0.1
+"""The same where there are fewer rows than inputs, which could be fitted exactly."""
 
 
 class Moments:
-    """Mean and covariance of rows, in float64; groups are axis 0 of every array."""
+    """Mean and covariance of rows, in float64; groups are axis 0 of every array.
 
-    def __init__(self) -> None:
+    Args:
+        is_wide: Whether rows are kept instead of a covariance, because they will be fewer than
+            they are wide.
+    """
+
+    def __init__(self, *, is_wide: bool = False) -> None:
         self.count = 0
+        self._is_wide = is_wide
         self._origin = self._gram = self._sum = np.empty(0)
+        self._rows: list[NDArray[np.float32]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return self._gram.nbytes + sum(rows.nbytes for rows in self._rows)
 
     def add(self, rows: Array) -> None:
         """Add rows [groups, rows, inputs]."""
         x = rows.astype(np.float64)
         if not self.count:
             self._origin = x.mean(axis=1, keepdims=True)
-            self._gram = np.zeros((x.shape[0], x.shape[2], x.shape[2]))
+            width = 0 if self._is_wide else x.shape[2]
+            self._gram = np.zeros((x.shape[0], width, width))
             self._sum = np.zeros((x.shape[0], x.shape[2]))
         x -= self._origin
-        for group, part in enumerate(x):
+        if self._is_wide:
+            self._rows.append(x.astype(np.float32))
+        for group, part in enumerate(() if self._is_wide else x):
             self._gram[group] += part.T @ part
         self._sum += x.sum(axis=1)
         self.count += x.shape[1]
@@ -80,6 +99,8 @@ class Moments:
 
     def _solve(self, group: int, kept: NDArray[np.bool_], lost: Matrix) -> Matrix | None:
         """[kept inputs, outputs] Δ of one group."""
+        if self._is_wide:
+            return self._solve_dual(group, kept, lost)
         total = self._sum[group]
         rows = self._gram[group][kept]
         gram = rows[:, kept] - np.outer(total[kept], total[kept]) / self.count
@@ -91,3 +112,16 @@ class Moments:
         gram[diagonal, diagonal] += RIDGE * scale
         solved = solve_positive(gram[None], cross[None])
         return None if solved is None else solved[0]
+
+    def _solve_dual(self, group: int, kept: NDArray[np.bool_], lost: Matrix) -> Matrix | None:
+        """[kept inputs, outputs] Δ of one group, from its rows."""
+        self._rows = [np.concatenate(self._rows, axis=1)]
+        x = self._rows[0][group] - (self._sum[group] / self.count).astype(np.float32)
+        left = x[:, kept]
+        gram = (left @ left.T).astype(np.float64)
+        scale = float(np.trace(gram)) / left.shape[1]
+        if not np.isfinite(scale) or scale <= 0:
+            return None
+        gram += WIDE_RIDGE * scale * np.eye(self.count)
+        solved = solve_positive(gram[None], (x[:, ~kept] @ lost)[None])
+        return None if solved is None else left.T @ solved[0]

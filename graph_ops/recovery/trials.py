@@ -7,6 +7,7 @@ is run once and kept; a trial runs what lies behind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -73,12 +74,14 @@ class Trials:
         fitted = self._samples.fitted
         walker = Walker(self._base, lambda: fitted.batches("scored"), FRONTIER_BYTES)
         nodes = list(self._base.graph)
-        taken = 0
+        room = MOMENTS_BYTES
         for index in self._readers(self._with(going)):
             node, form = nodes[index], _form(nodes[index])
-            if form is None or (taken := taken + _bytes(form)) > MOMENTS_BYTES:
-                continue
-            self._moments[index] = self._moments_of(node, form, index, walker)
+            if form is not None and room > 0:
+                moments = self._moments_of(node, form, index, walker, room)
+                room -= moments.nbytes
+                if moments.count:
+                    self._moments[index] = moments
 
     def place(self, going: Iterable[int]) -> int:
         """Index of the first node that changes when classes go."""
@@ -136,21 +139,33 @@ class Trials:
         }
         return sorted(found)
 
-    def _moments_of(self, node: ir.Node, form: LinearForm, index: int, walker: Walker) -> Moments:
+    def _moments_of(
+        self, node: ir.Node, form: LinearForm, index: int, walker: Walker, room: int
+    ) -> Moments:
+        """Of what a node reads; of no rows where they would take more bytes than there is room."""
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
-        moments = Moments()
+        fitted = self._samples.fitted_count
         rng = np.random.default_rng([self._seed, index])
         wanted = min(max(ROWS_PER_INPUT * form.inputs, ROWS[0]), ROWS[1])
-        each = -(-wanted // max(1, self._samples.fitted_count))
+        each = -(-wanted // max(1, fitted))
+        moments: Moments | None = None
+        has_room = False
         for batch, found in walker.run([x, y], index + 1):
             read = found[str(x.name)]
             whole = read.shape[0]
-            rows = next(iter(batch.inputs.values())).shape[0]
-            counted = round(batch.size / rows * whole)
-            at = draw_positions(rng, counted, form.grid(found[str(y.name)], whole), each)
-            moments.add(form.rows(read, at, whole))
-        return moments
+            grid = form.grid(found[str(y.name)], whole)
+            if moments is None:
+                rows = min(each, math.prod(grid)) * fitted
+                is_wide = rows < form.inputs
+                moments = Moments(is_wide=is_wide)
+                size = 4 * rows if is_wide else 8 * form.inputs
+                has_room = form.groups * form.inputs * size <= room
+            if has_room:
+                counted = round(batch.size / next(iter(batch.inputs.values())).shape[0] * whole)
+                at = draw_positions(rng, counted, grid, each)
+                moments.add(form.rows(read, at, whole))
+        return moments or Moments()
 
     def _refit(self, dropped: NDArray[np.bool_], model: ir.Model) -> None:
         readers = set(self._readers(dropped))
@@ -193,10 +208,6 @@ def _form(node: ir.Node) -> LinearForm | None:
     if weight is None or weight.dtype.kind != "f":
         return None
     return linear_form(node, weight.shape)
-
-
-def _bytes(form: LinearForm) -> int:
-    return 8 * form.groups * form.inputs**2
 
 
 def _matrix(form: LinearForm, stored: Array) -> Array:
