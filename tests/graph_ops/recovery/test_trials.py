@@ -57,8 +57,10 @@ def test_rows_fewer_than_they_are_wide_give_the_same(monkeypatch: pytest.MonkeyP
     plain, dual = changes
     assert plain is not None
     assert dual is not None
-    np.testing.assert_allclose(dual.weights, plain.weights, atol=1e-4)
-    np.testing.assert_allclose(dual.bias, plain.bias, atol=1e-4)
+    assert plain.weights is not None
+    assert dual.weights is not None
+    np.testing.assert_allclose(dual.weights, plain.weights, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(dual.bias, plain.bias, rtol=1e-3, atol=1e-4)
 
 
 def test_groups_of_different_sizes_and_empty_ones_have_no_change() -> None:
