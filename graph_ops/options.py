@@ -159,9 +159,9 @@ class PruneOptions(_Options):
     min_filters: Annotated[int, Field(ge=1)] = 4
     """Never fewer filters left in a convolution."""
     channel_multiple: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Kept filter counts are a multiple of this where the structure allows. When not given and
-    the target is about MACs or latency, 8 in layers of at least 64 filters and 4 in those of at
-    least 24, because runtimes are slow at other counts; 1 elsewhere."""
+    """Kept filter counts are a multiple of this where the structure allows. When not given, the
+    target is about MACs or latency and a layer has 64 filters or more: 8 in layers of at least 64
+    and 4 in those of at least 16, because runtimes are slow at other counts; 1 elsewhere."""
     include: tuple[str, ...] = ("*",)
     """Only convolutions whose name matches one of these globs are pruned."""
     exclude: tuple[str, ...] = ()

@@ -28,8 +28,10 @@ from graph_ops.providers import (
 )
 
 Array = NDArray[Any]
-EXTERNAL_BYTES = 1 << 20
-"""Tensors from this size on are handed to the runtime without a copy inside the protobuf."""
+EXTERNAL_BYTES = 1 << 16
+"""Tensors from this size on are handed to the runtime without a copy inside the protobuf, where
+there are many bytes of them: so 2 GB is no limit, and loading is several times faster."""
+EXTERNAL_FROM_BYTES = 1 << 24
 PROTOBUF_LIMIT = (1 << 31) - (1 << 24)
 
 ort.set_default_logger_severity(3)
@@ -122,13 +124,13 @@ def _providers() -> list[tuple[str, ProviderOptions]]:
 
 
 def _payload(model: ir.Model, options: Any) -> tuple[bytes, list[Any]]:
-    """Serialized graph; large tensors are passed beside it, so that 2 GB is no limit."""
+    """Serialized graph; large tensors are passed beside it."""
     large = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
         if value.const_value is not None and value.const_value.nbytes >= EXTERNAL_BYTES
     }
-    if sum(t.nbytes for t in large.values()) < PROTOBUF_LIMIT // 8:
+    if sum(t.nbytes for t in large.values()) < EXTERNAL_FROM_BYTES:
         return ir.to_proto(model).SerializeToString(), []
     kept: list[Any] = []
     stripped = model.clone()

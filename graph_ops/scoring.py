@@ -76,7 +76,7 @@ class Scorer:
         self._graph: ScoringGraph | None = None
         self._session: GradientSession | None = None
         self._activations: ActivationSession | None = None
-        self._origins: dict[str, Array] = {}
+        self._origins: dict[str, Array] | None = None
         self._seen = 0
         self._halving = HalvingRunner()
 
@@ -142,11 +142,7 @@ class Scorer:
         self._graph = self._build(model, outputs, counts)
         self._taps = self._graph.taps
         self._names = list(names)
-        self._session = self._activations = None
-        self._origins = {}
-        if self._options.gate == "batch_norm":
-            folded = fold_batch_normalization(self._graph.model.clone())
-            self._origins = {name: f.origin for name, f in folded.items()}
+        self._session = self._activations = self._origins = None
 
     def as_batch(self, batch: Batch | Mapping[str, Array]) -> Batch:
         """A batch from plain arrays: inputs by name, targets under their name."""
@@ -193,6 +189,8 @@ class Scorer:
         self, activations: Mapping[str, Array], gradients: Mapping[str, Array]
     ) -> list[Array]:
         """[N, C] contributions from activations and gradients [N, C, …] by convolution name."""
+        if self._origins is None:
+            self._origins = self._find_origins()
         parts = []
         for name, tap in zip(self._names, self._taps, strict=True):
             if name not in activations or name not in gradients:
@@ -206,6 +204,13 @@ class Scorer:
             product = moved * gradients[name]
             parts.append(product.reshape(*product.shape[:2], -1).sum(axis=2))
         return self._scale(parts)
+
+    def _find_origins(self) -> dict[str, Array]:
+        """[C] by tap: what outputs move to when their filters are dropped, where that is not 0."""
+        if self._options.gate != "batch_norm":
+            return {}
+        folded = fold_batch_normalization(self._require_graph().model.clone())
+        return {name: f.origin for name, f in folded.items()}
 
     def _scale(self, parts: list[Array]) -> list[Array]:
         if self._options.reduction == "sum":

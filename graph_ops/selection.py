@@ -24,10 +24,11 @@ from graph_ops.channels import ChannelClasses
 from graph_ops.cost import CostModel, Meter
 from graph_ops.options import PruneOptions
 
-AUTO_MULTIPLES = ((64, 8), (24, 4))
+AUTO_MULTIPLES = ((64, 8), (16, 4))
 """Without `channel_multiple`: from so many filters on, counts stay multiples of this. The
 convolutions of ONNX Runtime leave their blocked layout where input channels are no multiple of 4,
-and fill blocks of 8 up; narrower layers have too few filters for that (docs/performance.md)."""
+and fill blocks of 8 up; narrower layers have too few filters for that (docs/performance.md).
+Where no layer has 64, the network is fast as it is, and it is cut to the filter."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,8 @@ class Selector:
         if multiple is not None:
             return multiple
         if not self._options.minds_latency:
+            return 1
+        if max(self._totals, default=0) < AUTO_MULTIPLES[0][0]:
             return 1
         narrowest = min(self._totals[convolution] for convolution in block.convolutions)
         return next((each for least, each in AUTO_MULTIPLES if narrowest >= least), 1)

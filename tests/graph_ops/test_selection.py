@@ -14,7 +14,7 @@ from graph_ops.pruning import prune
 from graph_ops.result import PruneResult
 
 WIDTHS = (12, 32, 96, 128)
-"""Filters of the convolutions; one layer below 24, one below 64, two above."""
+"""Filters of the convolutions; one layer below 16, one below 64, two above."""
 
 
 def chain(widths: tuple[int, ...] = WIDTHS) -> bytes:
@@ -103,6 +103,11 @@ def test_a_multiple_that_nobody_asked_for_puts_no_target_out_of_reach() -> None:
     asked = run(**unreachable, channel_multiple=8)
     assert asked.report["stop_reason"] == "nothing_more_to_prune"
     assert filters_of(asked) == [8, 8, 8, 8]
+
+
+def test_a_network_of_narrow_layers_is_cut_to_the_filter() -> None:
+    counts = filters_of(run((20, 40, 60), target={"max_macs_ratio": 0.777}))
+    assert any(count % 4 for count in counts)
 
 
 def test_the_last_unit_is_the_cheapest_that_is_enough() -> None:
