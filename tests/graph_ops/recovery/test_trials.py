@@ -116,3 +116,10 @@ def test_a_layer_whose_moments_find_no_room_is_not_refitted(
     narrow = prune(digits.MODEL, digits.BUNDLE, options)
     assert narrow.report["score"]["rank_by"] == "error_per_mac"
     assert narrow.model != roomy.model
+
+
+def test_samples_that_are_not_held_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"target": {"max_macs_ratio": 0.6}, "rank_by": "error_per_mac", "max_samples": 100}
+    held = prune(digits.MODEL, digits.BUNDLE, options)
+    monkeypatch.setattr(trials, "HELD_BYTES", 0)
+    assert prune(digits.MODEL, digits.BUNDLE, options).model == held.model
