@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from graph_ops.recovery.blas import threads_for
 from graph_ops.runtime import Array
 
 Matrix = NDArray[np.float64]
@@ -48,7 +49,8 @@ class Change:
         )
         if self.weights is None:
             return np.asarray(moved, dtype=np.float64)
-        return np.asarray(np.matmul(rows, self.weights) + moved, dtype=np.float64)
+        with threads_for(rows.shape[2]):
+            return np.asarray(np.matmul(rows, self.weights) + moved, dtype=np.float64)
 
 
 class Equations(Protocol):
@@ -97,12 +99,13 @@ class NormalEquations:
             self._sum = np.zeros((groups, width))
             self._residuals = np.zeros((groups, e.shape[2]))
         x -= self._origin
-        for group in range(x.shape[0]) if x.shape[0] == 1 else ():
-            self._gram[group] += x[group].T @ x[group]
-            self._cross[group] += x[group].T @ e[group]
-        if x.shape[0] > 1:
-            self._gram += np.matmul(x.swapaxes(1, 2), x)
-            self._cross += np.matmul(x.swapaxes(1, 2), e)
+        with threads_for(x.shape[2]):
+            for group in range(x.shape[0]) if x.shape[0] == 1 else ():
+                self._gram[group] += x[group].T @ x[group]
+                self._cross[group] += x[group].T @ e[group]
+            if x.shape[0] > 1:
+                self._gram += np.matmul(x.swapaxes(1, 2), x)
+                self._cross += np.matmul(x.swapaxes(1, 2), e)
         self._sum += x.sum(axis=1)
         self._residuals += e.sum(axis=1)
         self.count += x.shape[1]
@@ -198,19 +201,21 @@ def _outer(x: Array) -> Matrix:
     gram = np.zeros((x.shape[0], x.shape[0]))
     for begin in range(0, x.shape[1], CHUNK):
         part = x[:, begin : begin + CHUNK].astype(np.float64)
-        gram += part @ part.T
+        with threads_for(x.shape[0]):
+            gram += part @ part.T
     return gram
 
 
 def solve_positive(gram: Matrix, cross: Matrix) -> Matrix | None:
     """Solve symmetric positive definite systems by Cholesky; None where one is not definite."""
     try:
-        if gram.shape[0] == 1:
-            factor = cho_factor(gram[0], lower=True, overwrite_a=True, check_finite=True)
-            solved = np.asarray(cho_solve(factor, cross[0], check_finite=True))[None]
-        else:
-            np.linalg.cholesky(gram)
-            solved = np.linalg.solve(gram, cross)
+        with threads_for(gram.shape[1]):
+            if gram.shape[0] == 1:
+                factor = cho_factor(gram[0], lower=True, overwrite_a=True, check_finite=True)
+                solved = np.asarray(cho_solve(factor, cross[0], check_finite=True))[None]
+            else:
+                np.linalg.cholesky(gram)
+                solved = np.linalg.solve(gram, cross)
     except (LinAlgError, np.linalg.LinAlgError, ValueError):
         return None
     return solved if np.isfinite(solved).all() else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_ops.recovery.blas import threads_for
 from graph_ops.recovery.gram import Change, Matrix, solve_positive
 from graph_ops.runtime import Array
 
@@ -53,8 +54,9 @@ class Moments:
         x -= self._origin
         if self._is_wide:
             self._rows.append(x.astype(np.float32))
-        for group, part in enumerate(() if self._is_wide else x):
-            self._gram[group] += part.T @ part
+        with threads_for(x.shape[2]):
+            for group, part in enumerate(() if self._is_wide else x):
+                self._gram[group] += part.T @ part
         self._sum += x.sum(axis=1)
         self.count += x.shape[1]
 
