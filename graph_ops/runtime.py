@@ -124,11 +124,16 @@ def _providers() -> list[tuple[str, ProviderOptions]]:
 
 
 def _payload(model: ir.Model, options: Any) -> tuple[bytes, list[Any]]:
-    """Serialized graph; large tensors are passed beside it."""
+    """Serialized graph; large tensors are passed beside it.
+
+    Not those that nothing reads: ONNX Runtime has removed them when it looks for them.
+    """
     large = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes >= EXTERNAL_BYTES
+        if value.const_value is not None
+        and value.const_value.nbytes >= EXTERNAL_BYTES
+        and (value.uses() or value.is_graph_output())
     }
     if sum(t.nbytes for t in large.values()) < EXTERNAL_FROM_BYTES:
         return ir.to_proto(model).SerializeToString(), []
