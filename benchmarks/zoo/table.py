@@ -54,6 +54,12 @@ def summary(cases: Sequence[tuple[str, dict[str, Any]]]) -> str:
     proofs = [f["proof"] for f in found if f["outcome"] == "pruned"]
     if proofs:
         lines.append(f"Largest proof figure: {max(proofs):.1e}.")
+        rounded = [f["float32_proof"] for f in found if f.get("float32_proof")]
+        if rounded:
+            lines.append(
+                f"Proven in float64, because their random weights carry rounding too far: "
+                f"{len(rounded)}, with up to {max(rounded):.1e} in float32."
+            )
     if gaps:
         lines.append(
             f"Scored with both engines: {len(gaps)}; largest difference of the scores, "
@@ -73,7 +79,7 @@ def row(network: Network, variant: str, facts: dict[str, Any]) -> list[str]:
             f"{facts['prunable']} of {facts['filters']}",
             _arrow(facts["macs"]),
             _arrow(facts["parameters"]),
-            f"{facts['proof']:.1e}",
+            f"{facts['proof']:.1e}" + (" in float64" if facts.get("float32_proof") else ""),
             str(round(facts["seconds"])),
             _reasons(facts["frozen"]),
         ]

@@ -99,10 +99,22 @@ def einsum_gradient(
             continue
         others = [i for i in range(len(terms)) if i != index]
         known = set(result).union(*(terms[i] for i in others))
-        if not set(terms[index]) <= known or 1 in shapes[index]:
+        if not set(terms[index]) <= known or _is_repeated(terms, shapes, index):
             raise tape.refuse(node, "an operand is summed, or repeated, on its own")
         equation = ",".join([result, *(terms[i] for i in others)]) + "->" + terms[index]
         plain = "".join(ascii_of.get(c, c) for c in equation)
         operands = [gradients[0], *(node.inputs[i] for i in others)]
         parts.append(tape.op("Einsum", *operands, equation=plain))
     return parts
+
+
+def _is_repeated(terms: Sequence[str], shapes: Sequence[Sequence[int | None]], index: int) -> bool:
+    """Whether an axis of length 1 of an operand stands for a longer one of another."""
+    lengths: dict[str, set[int | None]] = {}
+    for term, dims in zip(terms, shapes, strict=True):
+        for letter, length in zip(term, dims, strict=True):
+            lengths.setdefault(letter, set()).add(length)
+    return any(
+        length == 1 and lengths[letter] != {1}
+        for letter, length in zip(terms[index], shapes[index], strict=True)
+    )

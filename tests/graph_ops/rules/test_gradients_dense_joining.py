@@ -38,6 +38,9 @@ DENSE_SPECS = [
                  {"w": (3, 6)}),
     GradientSpec("Einsum: ellipsis, no arrow", 'y = Einsum <equation = "...ij,jk"> (x, w)',
                  {"x": (2, 3, 4)}, {"w": (4, 5)}),
+    GradientSpec("Einsum: one group, one head",
+                 'y = Einsum <equation = "bghid,bghjd->bghij"> (a, b)',
+                 {"a": (2, 1, 1, 3, 4), "b": (2, 1, 1, 5, 4)}),
     GradientSpec("Einsum: attention", 'a = Einsum <equation = "bhqd,bhkd->bhqk"> (x, x) '
                  'y = Einsum <equation = "bhqk,bhkd->bhqd"> (a, x)', {"x": (2, 2, 3, 4)}),
 ]  # fmt: skip
