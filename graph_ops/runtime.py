@@ -32,7 +32,9 @@ EXTERNAL_BYTES = 1 << 16
 """Tensors from this size on are handed to the runtime without a copy inside the protobuf, where
 there are many bytes of them: so 2 GB is no limit, and loading is several times faster."""
 EXTERNAL_FROM_BYTES = 1 << 24
+"""How many bytes of them are many."""
 PROTOBUF_LIMIT = (1 << 31) - (1 << 24)
+"""Bytes that one protobuf holds, with room for the graph."""
 
 ort.set_default_logger_severity(3)
 if CUDA in ort.get_available_providers():

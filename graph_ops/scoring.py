@@ -109,7 +109,7 @@ class Scorer:
     def close(self) -> None:
         """Give back what the engine holds outside this process."""
         self.engine.close()
-        self._session = self._activations = None
+        self.rest()
 
     def rest(self) -> None:
         """Free what sessions hold in this process; the next batch loads them again.

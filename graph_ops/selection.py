@@ -141,7 +141,8 @@ class Selector:
             scores = normalize(scores, self.blocks, alive, self._options.normalization)
         walk = _Walk(self, scores, alive, goal, cost)
         walk.go(self._sequences(scores, alive, finest=False))
-        if self._options.channel_multiple is None and not walk.is_met:
+        chosen_here = self._options.channel_multiple is None and self._options.minds_latency
+        if chosen_here and not walk.is_met:
             # A multiple that nobody asked for may not put a target out of reach.
             walk.go(self._sequences(scores, walk.alive, finest=True))
         return walk.selection()
