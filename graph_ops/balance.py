@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -89,6 +88,9 @@ class Balances:
                 kinds[self._excess[:, class_id].tobytes()].remove(class_id)
 
     def _smallest(self, offered: list[int], weights: list[float]) -> list[int]:
+        # Slow to import, and few networks need it.
+        from scipy.optimize import Bounds, LinearConstraint, milp
+
         if not offered:
             return []
         table = self._excess[:, offered]

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
 
 from graph_ops.bundle import Dataset
 from graph_ops.channels import Convolution
@@ -120,6 +119,9 @@ class _Grid:
     """Bilinear between a layer's entries, and beyond them as at the nearest edge."""
 
     def __init__(self, layer: LayerLatency) -> None:
+        # Slow to import, and few runs have a table.
+        from scipy.interpolate import RegularGridInterpolator
+
         self._axes = [layer.inputs or (1,), layer.outputs]
         values = np.asarray(layer.ms, dtype=np.float64)
         long = [np.asarray(axis, dtype=np.float64) for axis in self._axes]

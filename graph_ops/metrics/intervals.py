@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -46,7 +46,7 @@ def paired_interval(
     difference = second - first
     change = float(difference.mean())
     error = float(difference.std(ddof=1)) / math.sqrt(difference.size)
-    reach = float(t.ppf((1 + confidence) / 2, difference.size - 1)) * error
+    reach = float(stdtrit(difference.size - 1, (1 + confidence) / 2)) * error
     return Interval(change, change - reach, change + reach)
 
 
@@ -81,7 +81,7 @@ def _correlation(a: int, b: int, c: int, d: int) -> float:
 
 def _wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval of a proportion."""
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     centre = share + z * z / (2 * n)
     reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)
