@@ -66,6 +66,12 @@ $(TRAINING_STAMP): $(STAMP) $(TRAINING_REQUIREMENTS)
 demo: setup ## Prune the digits network through a service of its own; results in demo-output/
 	@scripts/demo.sh
 
+# Each of these processes, and each server that they start, computes with one thread: threads that
+# wait for a processor spin, and there are more processes than processors. What Python compiles is
+# kept, because some hundred processes read it.
+test: export ORT_THREADS ?= 1
+test: export OPENBLAS_NUM_THREADS ?= 1
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup ## Run the tests, without those that take minutes or need a GPU (ARGS: for pytest)
 	@$(BIN)/python -m pytest -m 'not slow and not gpu' -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -23,6 +23,33 @@ def start(tmp_path: Path) -> Start:
 
 
 @pytest.fixture(scope="module")
+def settings() -> dict[str, object]:
+    """Settings of the module's `idle` server; a module may have a fixture of its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def _shared(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("shared")
+    defaults = {"child_module": MISBEHAVING_CHILD, "executions": folder / "executions"}
+    with running_server(folder, **{**defaults, **settings}) as running:
+        yield running
+
+
+@pytest.fixture
+def idle(_shared: Server) -> Server:
+    """A server without jobs, for tests that need neither settings nor a start of their own.
+
+    The tests of a module share it, since every start takes some seconds.
+    """
+    _shared.forget()
+    (_shared.data_dir.parent / "executions").unlink(missing_ok=True)
+    return _shared
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with small limits for the tests of a module."""
     folder = tmp_path_factory.mktemp("server")

@@ -12,7 +12,6 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.service.conftest import Start
 from tests.service.test_idempotency import executions
 from tests.support.digits_jobs import Outcome, outcome_of, undisturbed, upload_digits
 from tests.support.problems import assert_problem
@@ -25,6 +24,11 @@ OPTIONS: dict[str, Any] = {"max_samples": 500, "steps": 6, "target": {"filters":
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return undisturbed(OPTIONS, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, object]:
+    return {"max_job_attempts": 2}
 
 
 @pytest.fixture
@@ -117,40 +121,35 @@ def test_a_job_goes_on_after_a_stop_and_a_retry_after_a_cancel(
     [("abort", "job_crashed", 502), ("vanish", "job_out_of_memory", 507)],
 )
 def test_a_poison_model_fails_after_a_few_attempts(
-    start: Start, fate: str, code: str, status: int
+    idle: Server, fate: str, code: str, status: int
 ) -> None:
-    with start(max_job_attempts=3) as server:
-        problem = assert_problem(prune(server, fate.encode()), status, code)
-        assert problem["attempts"] == executions(server) == 3
-        assert "begun 3 times" in problem["detail"]
-        assert prune(server).content == b"pruned ok"
+    problem = assert_problem(prune(idle, fate.encode()), status, code)
+    assert problem["attempts"] == executions(idle) == 2
+    assert "begun 2 times" in problem["detail"]
+    assert prune(idle).content == b"pruned ok"
 
 
-def test_a_model_that_takes_the_worker_with_it_fails_too(start: Start) -> None:
-    with start(max_job_attempts=2) as server:
-        job_id = submit(server, b"parricide")
-        job = server.wait_for(job_id, "failed", seconds=40)
-        assert job["problem"]["code"] == "job_crashed"  # type: ignore[index]
-        assert job["problem"]["attempts"] == executions(server) == 2  # type: ignore[index]
-        assert prune(server).content == b"pruned ok"
+def test_a_model_that_takes_the_worker_with_it_fails_too(idle: Server) -> None:
+    job_id = submit(idle, b"parricide")
+    job = idle.wait_for(job_id, "failed", seconds=40)
+    assert job["problem"]["code"] == "job_crashed"  # type: ignore[index]
+    assert job["problem"]["attempts"] == executions(idle) == 2  # type: ignore[index]
+    assert prune(idle).content == b"pruned ok"
 
 
-def test_a_job_that_gets_further_each_time_is_not_given_up(start: Start) -> None:
-    with start(max_job_attempts=2) as server:
-        assert prune(server, b"rounds 5").content == b"pruned rounds 5"
-        assert executions(server) == 6
+def test_a_job_that_gets_further_each_time_is_not_given_up(idle: Server) -> None:
+    assert prune(idle, b"rounds 5").content == b"pruned rounds 5"
+    assert executions(idle) == 6
 
 
-def test_an_error_of_the_input_is_not_tried_again(start: Start) -> None:
-    with start() as server:
-        prune(server, b"raise ProofError")
-        assert executions(server) == 1
+def test_an_error_of_the_input_is_not_tried_again(idle: Server) -> None:
+    prune(idle, b"raise ProofError")
+    assert executions(idle) == 1
 
 
-def test_an_accepted_job_outlives_the_api_that_took_it(start: Start) -> None:
-    with start() as server:
-        job_id = submit(server, b"ok", idempotency_key="k")
-        server.kill_role("api")
-        again = prune(server, b"ok", idempotency_key="k")
-        assert again.headers["content-location"] == f"/v1/jobs/{job_id}/model"
-        assert executions(server) == 1
+def test_an_accepted_job_outlives_the_api_that_took_it(idle: Server) -> None:
+    job_id = submit(idle, b"ok", idempotency_key="k")
+    idle.kill_role("api")
+    again = prune(idle, b"ok", idempotency_key="k")
+    assert again.headers["content-location"] == f"/v1/jobs/{job_id}/model"
+    assert executions(idle) == 1

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.conftest import Start
 from tests.service.test_idempotency import executions
 from tests.support.problems import assert_problem
 from tests.support.prune_requests import as_headers, job_body, prune, submit, upload
@@ -124,21 +123,20 @@ def test_a_dry_run_finds_what_is_wrong(server: Server) -> None:
     assert_problem(send(server, body, "?dry_run=true"), 422, "target_unreachable")
 
 
-def test_the_same_id_and_content_is_the_same_job(start: Start) -> None:
-    with start() as server:
-        body = job_body(server)
-        first = server.client.put("/v1/jobs/my-run.1", json=body)
-        assert first.status_code == 202
-        assert first.headers["location"] == "/v1/jobs/my-run.1"
-        server.wait_for("my-run.1", "succeeded")
-        again = server.client.put("/v1/jobs/my-run.1", json=body)
-        assert again.status_code == 200
-        assert again.json()["state"] == "succeeded"
-        other = server.client.put("/v1/jobs/my-run.1", json={**body, "options": {"seed": 1}})
-        assert assert_problem(other, 409, "job_exists")["job_id"] == "my-run.1"
-        assert server.client.delete("/v1/jobs/my-run.1").status_code == 204
-        assert server.client.put("/v1/jobs/my-run.1", json=body).status_code == 202
-        server.wait_for("my-run.1", "succeeded")
+def test_the_same_id_and_content_is_the_same_job(idle: Server) -> None:
+    body = job_body(idle)
+    first = idle.client.put("/v1/jobs/my-run.1", json=body)
+    assert first.status_code == 202
+    assert first.headers["location"] == "/v1/jobs/my-run.1"
+    idle.wait_for("my-run.1", "succeeded")
+    again = idle.client.put("/v1/jobs/my-run.1", json=body)
+    assert again.status_code == 200
+    assert again.json()["state"] == "succeeded"
+    other = idle.client.put("/v1/jobs/my-run.1", json={**body, "options": {"seed": 1}})
+    assert assert_problem(other, 409, "job_exists")["job_id"] == "my-run.1"
+    assert idle.client.delete("/v1/jobs/my-run.1").status_code == 204
+    assert idle.client.put("/v1/jobs/my-run.1", json=body).status_code == 202
+    idle.wait_for("my-run.1", "succeeded")
 
 
 @pytest.mark.parametrize("job_id", ["-x", "a b", "x" * 65, ".hidden", "a%2Fb", "%00"])
@@ -149,14 +147,14 @@ def test_ids_that_are_no_names_are_refused(
     assert response.status_code in (404, 405, 422)
 
 
-def test_one_id_sent_many_times_at_once_is_one_execution(start: Start) -> None:
-    with start() as server, ThreadPoolExecutor(8) as pool:
-        body = job_body(server)
-        before = executions(server)
-        replies = list(pool.map(lambda _: server.client.put("/v1/jobs/one", json=body), range(8)))
-        assert {reply.status_code for reply in replies} <= {200, 202}
-        server.wait_for("one", "succeeded")
-        assert executions(server) <= before + 2  # that of `job_body` may still have been waiting
+def test_one_id_sent_many_times_at_once_is_one_execution(idle: Server) -> None:
+    body = job_body(idle)
+    before = executions(idle)
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: idle.client.put("/v1/jobs/one", json=body), range(8)))
+    assert {reply.status_code for reply in replies} <= {200, 202}
+    idle.wait_for("one", "succeeded")
+    assert executions(idle) <= before + 2  # that of `job_body` may still have been waiting
 
 
 def test_idempotency_keys_hold_for_jobs_too(server: Server, body: dict[str, Any]) -> None:
@@ -169,84 +167,79 @@ def test_idempotency_keys_hold_for_jobs_too(server: Server, body: dict[str, Any]
     assert_problem(other, 422, "idempotency_key_reused")
 
 
-def test_lists_are_filtered_by_label(start: Start) -> None:
-    with start() as server:
-        body = job_body(server)
-        pairs = [{"team": "a", "run": "1"}, {"team": "a", "run": "2"}, {"team": "b=c"}, {}]
-        ids = [send(server, {**body, "metadata": pair}).json()["id"] for pair in pairs]
+def test_lists_are_filtered_by_label(idle: Server) -> None:
+    body = job_body(idle)
+    pairs = [{"team": "a", "run": "1"}, {"team": "a", "run": "2"}, {"team": "b=c"}, {}]
+    ids = [send(idle, {**body, "metadata": pair}).json()["id"] for pair in pairs]
 
-        def found(**query: Any) -> list[str]:
-            items = server.client.get("/v1/jobs", params=query).json()["items"]
-            return [job["id"] for job in items]
+    def found(**query: Any) -> list[str]:
+        items = idle.client.get("/v1/jobs", params=query).json()["items"]
+        return [job["id"] for job in items]
 
-        assert found(label="team=a") == [ids[1], ids[0]]
-        assert found(label="team") == [ids[2], ids[1], ids[0]]
-        assert found(label=["team=a", "run=1"]) == [ids[0]]
-        assert found(label="team=b=c") == [ids[2]]
-        assert found(label="nobody") == []
-        seen: list[str] = []
-        url: str | None = "/v1/jobs?limit=1&label=team"
-        while url is not None:
-            page = server.client.get(url)
-            seen += [job["id"] for job in page.json()["items"]]
-            url = page.links.get("next", {}).get("url")
-        assert seen == [ids[2], ids[1], ids[0]]
-
-
-def test_a_failed_job_can_be_retried(start: Start) -> None:
-    with start() as server:
-        # The first attempt finds no file and fails; the second finds it.
-        flag = server.data_dir.parent / "flag"
-        job_id = submit(server, f"need {flag}".encode())
-        failed = server.wait_for(job_id, "failed")
-        assert failed["problem"]["code"] == "proof_failed"  # type: ignore[index]
-        flag.touch()
-        response = server.client.post(f"/v1/jobs/{job_id}/retry")
-        assert response.status_code == 202
-        assert response.headers["location"] == f"/v1/jobs/{job_id}"
-        assert response.json()["state"] == "queued"
-        assert response.json()["problem"] is None
-        server.wait_for(job_id, "succeeded")
-        again = server.client.post(f"/v1/jobs/{job_id}/retry")
-        assert_problem(again, 409, "job_not_retryable")
-        assert_problem(server.client.post("/v1/jobs/nobody/retry"), 404, "job_not_found")
+    assert found(label="team=a") == [ids[1], ids[0]]
+    assert found(label="team") == [ids[2], ids[1], ids[0]]
+    assert found(label=["team=a", "run=1"]) == [ids[0]]
+    assert found(label="team=b=c") == [ids[2]]
+    assert found(label="nobody") == []
+    seen: list[str] = []
+    url: str | None = "/v1/jobs?limit=1&label=team"
+    while url is not None:
+        page = idle.client.get(url)
+        seen += [job["id"] for job in page.json()["items"]]
+        url = page.links.get("next", {}).get("url")
+    assert seen == [ids[2], ids[1], ids[0]]
 
 
-def test_a_cancelled_job_can_be_retried(start: Start) -> None:
-    with start() as server:
-        job_id = submit(server, b"sleep 0.6")
-        server.wait_for(job_id, "running")
-        assert server.client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"
-        server.client.post(f"/v1/jobs/{job_id}/retry")
-        assert "cancelled" not in server.wait_for(job_id, "succeeded")["times"]  # type: ignore[operator]
+def test_a_failed_job_can_be_retried(idle: Server) -> None:
+    # The first attempt finds no file and fails; the second finds it.
+    flag = idle.data_dir.parent / "flag"
+    job_id = submit(idle, f"need {flag}".encode())
+    failed = idle.wait_for(job_id, "failed")
+    assert failed["problem"]["code"] == "proof_failed"  # type: ignore[index]
+    flag.touch()
+    response = idle.client.post(f"/v1/jobs/{job_id}/retry")
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/v1/jobs/{job_id}"
+    assert response.json()["state"] == "queued"
+    assert response.json()["problem"] is None
+    idle.wait_for(job_id, "succeeded")
+    again = idle.client.post(f"/v1/jobs/{job_id}/retry")
+    assert_problem(again, 409, "job_not_retryable")
+    assert_problem(idle.client.post("/v1/jobs/nobody/retry"), 404, "job_not_found")
 
 
-def test_cancelled_is_said_when_the_native_work_has_stopped(start: Start) -> None:
-    with start() as server:
-        job_id = submit(server, b"family")
-        end = time.monotonic() + 10
-        while len(server.children()) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
-        began = time.monotonic()
-        job = server.client.post(f"/v1/jobs/{job_id}/cancel").json()
-        assert server.children() == []
-        assert time.monotonic() - began < 2
-        assert list(job["times"]) == ["queued", "running", "cancelling", "cancelled"]
+def test_a_cancelled_job_can_be_retried(idle: Server) -> None:
+    job_id = submit(idle, b"sleep 0.6")
+    idle.wait_for(job_id, "running")
+    assert idle.client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"
+    idle.client.post(f"/v1/jobs/{job_id}/retry")
+    assert "cancelled" not in idle.wait_for(job_id, "succeeded")["times"]  # type: ignore[operator]
 
 
-def test_a_job_whose_worker_is_gone_is_cancelling_and_not_cancelled(start: Start) -> None:
-    with start() as server:
-        job_id = submit(server, b"sleep 60")
-        server.wait_for(job_id, "running")
-        worker = server.role("worker")
-        assert worker is not None
-        worker.suspend()
-        try:
-            with httpx.Client(base_url=server.url, timeout=30) as client:
-                job = client.post(f"/v1/jobs/{job_id}/cancel").json()
-            assert job["state"] == "cancelling"
-            assert server.children() != []
-        finally:
-            worker.resume()
-        server.wait_for(job_id, "cancelled")
-        assert server.children() == []
+def test_cancelled_is_said_when_the_native_work_has_stopped(idle: Server) -> None:
+    job_id = submit(idle, b"family")
+    end = time.monotonic() + 10
+    while len(idle.children()) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    began = time.monotonic()
+    job = idle.client.post(f"/v1/jobs/{job_id}/cancel").json()
+    assert idle.children() == []
+    assert time.monotonic() - began < 2
+    assert list(job["times"]) == ["queued", "running", "cancelling", "cancelled"]
+
+
+def test_a_job_whose_worker_is_gone_is_cancelling_and_not_cancelled(idle: Server) -> None:
+    job_id = submit(idle, b"sleep 60")
+    idle.wait_for(job_id, "running")
+    worker = idle.role("worker")
+    assert worker is not None
+    worker.suspend()
+    try:
+        with httpx.Client(base_url=idle.url, timeout=30) as client:
+            job = client.post(f"/v1/jobs/{job_id}/cancel").json()
+        assert job["state"] == "cancelling"
+        assert idle.children() != []
+    finally:
+        worker.resume()
+    idle.wait_for(job_id, "cancelled")
+    assert idle.children() == []

@@ -16,15 +16,14 @@ from tests.support.prune_requests import prune, submit
 from tests.support.server import REPOSITORY, Server
 
 
-def test_one_job_runs_and_the_rest_waits_in_order(start: Start) -> None:
-    with start() as server:
-        ids = [submit(server, f"sleep 0.2 {n}".encode()) for n in range(3)]
-        assert server.client.get(f"/v1/jobs/{ids[2]}").json()["state"] == "queued"
-        jobs = [server.wait_for(job_id, "succeeded") for job_id in ids]
-        began = [job["times"]["running"] for job in jobs]  # type: ignore[index]
-        ended = [job["times"]["succeeded"] for job in jobs]  # type: ignore[index]
-        assert began == sorted(began)
-        assert all(end <= begin for end, begin in zip(ended, began[1:], strict=False))
+def test_one_job_runs_and_the_rest_waits_in_order(idle: Server) -> None:
+    ids = [submit(idle, f"sleep 0.2 {n}".encode()) for n in range(3)]
+    assert idle.client.get(f"/v1/jobs/{ids[2]}").json()["state"] == "queued"
+    jobs = [idle.wait_for(job_id, "succeeded") for job_id in ids]
+    began = [job["times"]["running"] for job in jobs]  # type: ignore[index]
+    ended = [job["times"]["succeeded"] for job in jobs]  # type: ignore[index]
+    assert began == sorted(began)
+    assert all(end <= begin for end, begin in zip(ended, began[1:], strict=False))
 
 
 def test_two_places_run_two_jobs(start: Start) -> None:
@@ -57,58 +56,54 @@ def test_with_no_queue_an_idle_server_still_works(start: Start) -> None:
         assert_problem(prune(server), 503, "queue_full")
 
 
-def test_a_queued_job_can_be_cancelled_and_never_runs(start: Start) -> None:
-    with start() as server:
-        running = submit(server, b"sleep 60")
-        queued = submit(server, b"ok")
-        assert server.client.post(f"/v1/jobs/{queued}/cancel").json()["state"] == "cancelled"
-        again = server.client.post(f"/v1/jobs/{queued}/cancel")
-        assert_problem(again, 409, "job_not_active")
-        server.client.post(f"/v1/jobs/{running}/cancel")
-        job = server.client.get(f"/v1/jobs/{queued}").json()
-        assert "running" not in job["times"]
-        assert job["problem"]["code"] == "job_cancelled"
-        assert_problem(server.client.get(f"/v1/jobs/{queued}/model"), 409, "job_cancelled")
+def test_a_queued_job_can_be_cancelled_and_never_runs(idle: Server) -> None:
+    running = submit(idle, b"sleep 60")
+    queued = submit(idle, b"ok")
+    assert idle.client.post(f"/v1/jobs/{queued}/cancel").json()["state"] == "cancelled"
+    again = idle.client.post(f"/v1/jobs/{queued}/cancel")
+    assert_problem(again, 409, "job_not_active")
+    idle.client.post(f"/v1/jobs/{running}/cancel")
+    job = idle.client.get(f"/v1/jobs/{queued}").json()
+    assert "running" not in job["times"]
+    assert job["problem"]["code"] == "job_cancelled"
+    assert_problem(idle.client.get(f"/v1/jobs/{queued}/model"), 409, "job_cancelled")
 
 
-def test_a_deleted_job_is_gone(start: Start) -> None:
-    with start() as server:
-        url = prune(server).headers["content-location"].removesuffix("/model")
-        assert server.client.delete(url).status_code == 204
-        assert_problem(server.client.get(url), 404, "job_not_found")
-        assert list((server.data_dir / "jobs").iterdir()) == []
+def test_a_deleted_job_is_gone(idle: Server) -> None:
+    url = prune(idle).headers["content-location"].removesuffix("/model")
+    assert idle.client.delete(url).status_code == 204
+    assert_problem(idle.client.get(url), 404, "job_not_found")
+    assert list((idle.data_dir / "jobs").iterdir()) == []
 
 
-def test_what_a_job_needs_cannot_be_deleted(start: Start) -> None:
-    with start() as server:
-        job_id = submit(server, b"sleep 60")
-        model_id = server.client.get(f"/v1/jobs/{job_id}").json()["model_id"]
-        refused = server.client.delete(f"/v1/models/{model_id}")
-        assert assert_problem(refused, 409, "resource_in_use")["job_id"] == job_id
-        server.client.post(f"/v1/jobs/{job_id}/cancel")
-        assert server.client.delete(f"/v1/models/{model_id}").status_code == 204
-        assert_problem(server.client.get(f"/v1/models/{model_id}"), 404, "model_not_found")
+def test_what_a_job_needs_cannot_be_deleted(idle: Server) -> None:
+    job_id = submit(idle, b"sleep 60")
+    model_id = idle.client.get(f"/v1/jobs/{job_id}").json()["model_id"]
+    refused = idle.client.delete(f"/v1/models/{model_id}")
+    assert assert_problem(refused, 409, "resource_in_use")["job_id"] == job_id
+    idle.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert idle.client.delete(f"/v1/models/{model_id}").status_code == 204
+    assert_problem(idle.client.get(f"/v1/models/{model_id}"), 404, "model_not_found")
 
 
-def test_pages_cover_all_jobs_newest_first(start: Start) -> None:
-    with start() as server:
-        ids = []
-        for _ in range(5):
-            ids.append(submit(server, b"ok"))
-            time.sleep(0.002)  # ids sort by the millisecond
-        for job_id in ids:
-            server.wait_for(job_id)
-        seen: list[str] = []
-        url: str | None = "/v1/jobs?limit=2&state=succeeded"
-        while url is not None:
-            page = server.client.get(url)
-            seen += [job["id"] for job in page.json()["items"]]
-            url = page.links.get("next", {}).get("url")
-        assert seen == ids[::-1]
-        assert server.client.get("/v1/jobs?state=failed").json() == {
-            "items": [],
-            "next_cursor": None,
-        }
+def test_pages_cover_all_jobs_newest_first(idle: Server) -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(submit(idle, b"ok"))
+        time.sleep(0.002)  # ids sort by the millisecond
+    for job_id in ids:
+        idle.wait_for(job_id)
+    seen: list[str] = []
+    url: str | None = "/v1/jobs?limit=2&state=succeeded"
+    while url is not None:
+        page = idle.client.get(url)
+        seen += [job["id"] for job in page.json()["items"]]
+        url = page.links.get("next", {}).get("url")
+    assert seen == ids[::-1]
+    assert idle.client.get("/v1/jobs?state=failed").json() == {
+        "items": [],
+        "next_cursor": None,
+    }
 
 
 def test_finished_jobs_are_there_after_a_restart(start: Start) -> None:
@@ -151,18 +146,17 @@ def test_a_stopping_server_answers_those_who_wait(start: Start) -> None:
         assert problem["instance"] == f"/v1/jobs/{problem['job_id']}"
 
 
-def test_two_servers_do_not_share_a_data_folder(start: Start) -> None:
-    with start() as server:
-        second = subprocess.run(
-            [sys.executable, "-m", "service"],
-            cwd=REPOSITORY,
-            env={"DATA_DIR": str(server.data_dir), "PORT": "0"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert second.returncode != 0
-        assert "used by another server" in second.stderr
+def test_two_servers_do_not_share_a_data_folder(idle: Server) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=REPOSITORY,
+        env={"DATA_DIR": str(idle.data_dir), "PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert second.returncode != 0
+    assert "used by another server" in second.stderr
 
 
 def _only_job(server: Server) -> str:

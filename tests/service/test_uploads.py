@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.conftest import Start
+from tests.service.test_idempotency import executions
 from tests.support.problems import assert_problem
 from tests.support.prune_requests import prune
 from tests.support.server import MISBEHAVING_CHILD, Server, running_server
@@ -47,13 +48,13 @@ def test_a_refused_model_is_not_stored(server: Server) -> None:
     assert not (server.data_dir / "models" / hashlib.sha256(content).hexdigest()).exists()
 
 
-def test_facts_are_found_once(start: Start) -> None:
-    with start() as server:
-        model_id = server.client.post("/v1/models", content=b"ok").json()["id"]
-        for _ in range(3):
-            assert server.client.get(f"/v1/models/{model_id}").json()["model"] == {"bytes": 2}
-            assert server.client.get(f"/v1/models/{model_id}/channels").json() == {"bytes": 2}
-        assert (server.data_dir.parent / "executions").read_text().count("one") == 2
+def test_facts_are_found_once(server: Server) -> None:
+    before = executions(server)
+    model_id = server.client.post("/v1/models", content=b"ok once").json()["id"]
+    for _ in range(3):
+        assert server.client.get(f"/v1/models/{model_id}").json()["model"] == {"bytes": 7}
+        assert server.client.get(f"/v1/models/{model_id}/channels").json() == {"bytes": 7}
+    assert executions(server) == before + 2
 
 
 def test_a_model_that_came_with_a_job_is_inspected_when_asked(server: Server) -> None:

@@ -87,6 +87,12 @@ class Server:
         self.process.wait(10)
         psutil.wait_procs(roles, timeout=10)
 
+    def forget(self) -> None:
+        """Delete all jobs, so that the next test finds none."""
+        while items := self.client.get("/v1/jobs?limit=200").json()["items"]:
+            for job in items:
+                self.client.delete(f"/v1/jobs/{job['id']}")
+
     def wait_for(self, job_id: str, *states: str, seconds: float = 20) -> dict[str, object]:
         """The job once it is in one of the states (any final one when none is named)."""
         wanted = states or ("succeeded", "failed", "cancelled", "expired")
