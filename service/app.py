@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
-from service import problems
+from service import problem_handlers, problems
 from service.access import authorize
 from service.api import (
     bundles,
@@ -103,6 +103,6 @@ def create_app(settings: Settings | None = None, storage: Storage | None = None)
     app.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
     app.mount("/web", web.ASSETS, name="web")
     app.add_middleware(RequestMiddleware, metrics=services.metrics)
-    problems.install(app)
+    problem_handlers.install(app)
     docs.install_openapi(app)
     return app

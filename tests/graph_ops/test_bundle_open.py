@@ -389,7 +389,7 @@ def _well_formed(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stored", "deflated", "safetensors"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 2**32))
 def test_mutated_bundles_give_library_errors(kind: str, seed: int) -> None:
     """A few bytes changed, with a bent for headers and directory, or the file cut."""
@@ -403,7 +403,7 @@ def test_mutated_bundles_give_library_errors(kind: str, seed: int) -> None:
     open_and_use(bytes(data))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32))
 def test_mutated_npy_headers_with_a_right_checksum_give_library_errors(seed: int) -> None:
     """The checksum would hide what the parser makes of a damaged header."""

@@ -23,7 +23,7 @@ def total(values: list[float], *groups: int) -> ExactSums:
     return result
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(terms, max_size=40), st.randoms(use_true_random=False), st.integers(0, 40))
 def test_any_order_and_grouping_gives_the_same_digits(
     values: list[float], random: object, place: int
@@ -34,7 +34,7 @@ def test_any_order_and_grouping_gives_the_same_digits(
     np.testing.assert_array_equal(a.values, b.values)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(min_value=1e-20, max_value=1e60), min_size=1, max_size=40))
 def test_the_sum_is_the_true_one_to_rounding(values: list[float]) -> None:
     true = float(sum(map(Fraction, values)))

@@ -411,9 +411,7 @@ def test_light_networks_load_with_shapes_at_any_batch(name: str) -> None:
         assert all(n.outputs[0].shape is not None for n in convolutions)
 
 
-LOADED_OR_REFUSED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+LOADED_OR_REFUSED = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def load_or_refuse(data: bytes) -> None:

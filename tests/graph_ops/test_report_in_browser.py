@@ -54,8 +54,17 @@ def test_every_chart_is_drawn_and_the_page_is_no_wider_than_the_screen(
     page.close()
 
 
-@pytest.mark.parametrize("layers", [0, 500])
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("layers", "width", "scheme"),
+    [
+        (0, 1200, "light"),
+        (0, 1200, "dark"),
+        (0, 390, "dark"),
+        (500, 390, "dark"),
+        pytest.param(500, 1200, "light", marks=pytest.mark.slow),
+        pytest.param(500, 1200, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_with_all_that_can_be_unfolded_open(
     browser: Browser, report: dict[str, Any], tmp_path: Path, layers: int, width: int, scheme: Any
 ) -> None:

@@ -25,7 +25,9 @@ BUNDLE = REPOSITORY / "examples" / "digits" / "calibration.npz"
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("real"), max_unpack_ratio=100) as server:
+    """As operators have it: with all threads, where other tests have one."""
+    settings = {"max_unpack_ratio": 100, "ort_threads": 0}
+    with running_server(tmp_path_factory.mktemp("real"), **settings) as server:
         yield server
 
 

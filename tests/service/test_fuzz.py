@@ -23,7 +23,6 @@ OPTIONS = '{"target": {"filters": 2}, "validation_fraction": 0, "recovery": "non
 PROFILE = settings(
     max_examples=10,
     derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 NATIVE = {"job_crashed", "job_out_of_memory", "job_timeout"}

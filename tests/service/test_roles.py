@@ -140,6 +140,17 @@ def test_both_roles_die_with_their_supervisor(tmp_path: Path, small: dict[str, A
         assert not alive
 
 
+def test_the_supervisor_loads_nothing_that_only_its_roles_need() -> None:
+    code = (
+        "import sys, service.__main__; "
+        "print({'dbos', 'fastapi', 'graph_ops.runtime', 'sqlalchemy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()"
+
+
 @needs_postgres
 def test_a_worker_that_never_returns_loses_nothing(
     postgres: str, tmp_path: Path, small: dict[str, Any]
