@@ -202,7 +202,7 @@ def _item_bytes(value: ir.Value) -> int:
 
 
 def latencies_ms(
-    sessions: Sequence[Session], feeds: Mapping[str, Array], *, budget_s: float = 0.6
+    sessions: Sequence[Session], feeds: Mapping[str, Array], *, budget_s: float
 ) -> list[float]:
     """Median wall time of a run of each model, in milliseconds, after a warm-up.
 

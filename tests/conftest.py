@@ -1,7 +1,8 @@
-"""The order of the tests, and how long an example of Hypothesis may take."""
+"""The order of the tests, and what bounds their time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,17 @@ settings.load_profile("busy machine")
 ROOT = Path(__file__).parent
 FIRST = ("service", "browser", "test_demo.py", "test_docs.py")
 """Where tests wait for servers: begun last, a long file of theirs would run on alone."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_latencies() -> Iterator[None]:
+    """Every run of the library ends with them, and no test asks how exact they are.
+
+    Processes that tests start take the usual time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graph_ops.conclusion.LATENCY_S", 0.05)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
