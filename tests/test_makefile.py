@@ -23,9 +23,10 @@ def phony_targets() -> set[str]:
     return set(found[1].split())
 
 
-def make(*arguments: str) -> str:
-    # Flags of a make that runs these tests are not for this one.
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+def make(*arguments: str, **variables: str) -> str:
+    # Flags of a make that runs these tests are not for this one, nor is what it has set.
+    set_by_make = ("MAKEFLAGS", "MFLAGS", "ORT_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in set_by_make} | variables
     done = subprocess.run(
         ["make", *arguments],
         cwd=REPOSITORY,
@@ -52,6 +53,16 @@ def test_help_lists_every_target_with_what_it_does() -> None:
 @needs_make
 def test_make_alone_is_help() -> None:
     assert make() == make("help")
+
+
+@needs_make
+def test_processes_that_run_tests_have_one_thread_unless_told_otherwise(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$ORT_THREADS $OPENBLAS_NUM_THREADS"\n')
+    python.chmod(0o755)
+    arguments = ("--assume-old=setup", "test", f"BIN={tmp_path}")
+    assert make(*arguments).split() == ["1", "1"]
+    assert make(*arguments, ORT_THREADS="0").split() == ["0", "1"]
 
 
 @needs_make
