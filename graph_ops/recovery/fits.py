@@ -11,6 +11,7 @@ from graph_ops.graph import constant_array
 from graph_ops.recovery.gram import Change, DualEquations, Equations, NormalEquations
 from graph_ops.recovery.layers import Layer
 from graph_ops.recovery.mixing import MixingEquations
+from graph_ops.recovery.refinement import KeptRows, refine
 from graph_ops.recovery.ridge import CHECK_ROWS, RIDGES, Choice, HeldOut, choose
 from graph_ops.recovery.rows import WindowForm, draw_positions
 from graph_ops.recovery.summary import LayerRecovery
@@ -145,7 +146,8 @@ class LinearFit:
         self._checked = checked
         self._rng = np.random.default_rng([seed, layer.index])
         self._equations: Equations | None = None
-        self._held_out = HeldOut()
+        self._held_out = HeldOut(layer.visible)
+        self._kept = KeptRows()
         self._positions = 0
         self._is_finite = True
         self._is_constant = True
@@ -171,7 +173,8 @@ class LinearFit:
         at = draw_positions(self._rng, counted, grid, count)
         rows = form.rows(x, at, whole)
         targets = form.outputs(seen.wanted, at, whole).astype(np.float64)
-        residuals = targets - form.outputs(found, at, whole)
+        values = form.outputs(found, at, whole)
+        residuals = targets - values
         if not np.isfinite(rows).all() or not np.isfinite(residuals).all():
             self._is_finite = False
         if not self._is_finite:
@@ -181,6 +184,8 @@ class LinearFit:
         else:
             self._is_constant &= bool((rows == rows[:, :1]).all())
             self._equations.add(rows, residuals)
+            if not self._layer.visible.is_everything:
+                self._kept.add(rows, values, targets)
             if seen.source is not None:
                 self._add_channels(seen.source, x, counted)
 
@@ -189,7 +194,14 @@ class LinearFit:
         if not self._is_finite or self._equations is None:
             return None, self._summary("none", None, NOT_FINITE)
         ridges = RIDGES if self._layer.fixed is None else ()
-        choice = choose(_Confined(self._equations, self._layer), self._held_out, ridges=ridges)
+        confined = _Confined(self._equations, self._layer)
+        choice = choose(confined, self._held_out, ridges=ridges)
+        if (
+            choice.ridge is not None
+            and self._kept.is_complete
+            and isinstance(self._equations, NormalEquations)
+        ):
+            choice = refine(choice, self._equations, confined, self._kept, self._held_out)
         if choice.change is None:
             reason = NOT_LOWER if choice.before > 0 else None
             return None, self._summary("none", choice, reason)

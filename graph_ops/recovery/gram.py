@@ -15,6 +15,7 @@ A grouped convolution is a stack of independent regressions: groups are axis 0 o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,7 +86,11 @@ class NormalEquations:
         self.count = 0
         self._has_intercept = has_intercept
         self._origin: Matrix | None = None
-        self._gram = self._cross = self._sum = self._residuals = np.empty(0)
+        self._gram: Matrix = np.empty((0, 0, 0))
+        self._cross: Matrix = np.empty((0, 0, 0))
+        self._sum: Matrix = np.empty((0, 0))
+        self._residuals: Matrix = np.empty((0, 0))
+        self._system: tuple[float, Factorised | None] | None = None
 
     def add(self, rows: Array, residuals: Array) -> None:
         """Add rows [groups, rows, inputs] and residuals [groups, rows, outputs]."""
@@ -102,25 +107,41 @@ class NormalEquations:
         with threads_for(x.shape[2]):
             for group in range(x.shape[0]) if x.shape[0] == 1 else ():
                 self._gram[group] += x[group].T @ x[group]
-                self._cross[group] += x[group].T @ e[group]
             if x.shape[0] > 1:
                 self._gram += np.matmul(x.swapaxes(1, 2), x)
-                self._cross += np.matmul(x.swapaxes(1, 2), e)
         self._sum += x.sum(axis=1)
-        self._residuals += e.sum(axis=1)
         self.count += x.shape[1]
+        self._system = None
+        self._aim_at(x, e)
+
+    def aim_anew(self, parts: Iterable[tuple[Array, Array]]) -> None:
+        """Give the same rows other residuals; XᵀX and its factorisation stay.
+
+        Args:
+            parts: Rows [groups, n, inputs] and their residuals [groups, n, outputs], all of them.
+        """
+        self._cross = np.zeros_like(self._cross)
+        self._residuals = np.zeros_like(self._residuals)
+        assert self._origin is not None
+        for rows, residuals in parts:
+            self._aim_at(rows.astype(np.float64) - self._origin, residuals.astype(np.float64))
+
+    def _aim_at(self, x: Matrix, e: Matrix) -> None:
+        with threads_for(x.shape[2]):
+            if x.shape[0] == 1:
+                self._cross[0] += x[0].T @ e[0]
+            else:
+                self._cross += np.matmul(x.swapaxes(1, 2), e)
+        self._residuals += e.sum(axis=1)
 
     def solve(self, ridge: float) -> Change | None:
         """The solution at a ridge weight; None where the equations are singular."""
         assert self._origin is not None
-        gram, cross = self._centred()
-        scale = np.trace(gram, axis1=1, axis2=2) / gram.shape[1]
-        if not np.isfinite(scale).all() or not (scale > 0).any():
-            return None
-        scale = np.where(scale > 0, scale, 1.0)
-        diagonal = np.arange(gram.shape[1])
-        gram[:, diagonal, diagonal] += ridge * scale[:, None]
-        weights = solve_positive(gram, cross)
+        if self._system is None or self._system[0] != ridge:
+            self._system = None  # the memory of one factorisation, not of two
+            self._system = (ridge, self._factorised(ridge))
+        system = self._system[1]
+        weights = None if system is None else system.solve(self._centred_cross())
         if weights is None:
             return None
         if not self._has_intercept:
@@ -134,12 +155,23 @@ class NormalEquations:
         bias = self._residuals / max(1, self.count)
         return Change(None, bias if self._has_intercept else np.zeros_like(bias))
 
-    def _centred(self) -> tuple[Matrix, Matrix]:
+    def _factorised(self, ridge: float) -> Factorised | None:
+        """What solves the equations at a ridge weight; None where they are singular."""
+        gram = self._gram.copy()
+        if self._has_intercept:
+            gram -= self._sum[:, :, None] * self._sum[:, None, :] / self.count
+        scale = np.trace(gram, axis1=1, axis2=2) / gram.shape[1]
+        if not np.isfinite(scale).all() or not (scale > 0).any():
+            return None
+        scale = np.where(scale > 0, scale, 1.0)
+        diagonal = np.arange(gram.shape[1])
+        gram[:, diagonal, diagonal] += ridge * scale[:, None]
+        return factorised(gram)
+
+    def _centred_cross(self) -> Matrix:
         if not self._has_intercept:
-            return self._gram.copy(), self._cross
-        gram = self._gram - self._sum[:, :, None] * self._sum[:, None, :] / self.count
-        cross = self._cross - self._sum[:, :, None] * self._residuals[:, None, :] / self.count
-        return gram, cross
+            return self._cross
+        return self._cross - self._sum[:, :, None] * self._residuals[:, None, :] / self.count
 
 
 class DualEquations:
@@ -206,16 +238,52 @@ def _outer(x: Array) -> Matrix:
     return gram
 
 
-def solve_positive(gram: Matrix, cross: Matrix) -> Matrix | None:
-    """Solve symmetric positive definite systems by Cholesky; None where one is not definite."""
-    try:
+class Factorised:
+    """Symmetric positive definite systems, one for each group, ready to be solved.
+
+    Args:
+        gram: [groups, n, n]; its memory is taken.
+
+    Raises:
+        LinAlgError: one is not definite.
+        ValueError: not all numbers are finite.
+    """
+
+    def __init__(self, gram: Matrix) -> None:
+        self._factor: tuple[Matrix, bool] | None = None
         with threads_for(gram.shape[1]):
             if gram.shape[0] == 1:
-                factor = cho_factor(gram[0], lower=True, overwrite_a=True, check_finite=True)
-                solved = np.asarray(cho_solve(factor, cross[0], check_finite=True))[None]
+                factor, is_lower = cho_factor(gram[0], lower=True, overwrite_a=True)
+                self._factor = np.asarray(factor), bool(is_lower)
+                return
+            np.linalg.cholesky(gram)  # `solve` takes what is not definite, too
+        self._gram = gram
+
+    def solve(self, cross: Matrix) -> Matrix | None:
+        """[groups, n, outputs] solutions for right sides; None where they are not finite."""
+        if not np.isfinite(cross).all():
+            return None
+        with threads_for(cross.shape[1]):
+            if self._factor is None:
+                solved = np.asarray(np.linalg.solve(self._gram, cross), dtype=np.float64)
             else:
-                np.linalg.cholesky(gram)
-                solved = np.linalg.solve(gram, cross)
+                solved = np.asarray(cho_solve(self._factor, cross[0]), dtype=np.float64)[None]
+        return solved if np.isfinite(solved).all() else None
+
+
+def factorised(gram: Matrix) -> Factorised | None:
+    """Systems ready to be solved; None where one is not positive definite.
+
+    Args:
+        gram: [groups, n, n]; its memory is taken.
+    """
+    try:
+        return Factorised(gram)
     except (LinAlgError, np.linalg.LinAlgError, ValueError):
         return None
-    return solved if np.isfinite(solved).all() else None
+
+
+def solve_positive(gram: Matrix, cross: Matrix) -> Matrix | None:
+    """Solve symmetric positive definite systems by Cholesky; None where one is not definite."""
+    system = factorised(gram)
+    return None if system is None else system.solve(cross)

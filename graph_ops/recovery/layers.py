@@ -13,6 +13,8 @@ lost. A sum is only matched by the layer that comes last in it, because the othe
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from graph_ops.channels import ChannelClasses
 from graph_ops.graph import constant_array, float_of, input_at, int_of, node_label, output_at
 from graph_ops.recovery.rows import LinearForm, linear_form
+from graph_ops.recovery.visible import Visible, visible
 from graph_ops.recovery.walk import data_dependent, reads
 from graph_ops.recovery.weights import BIAS_INPUT, is_writable, kept_channels
 from graph_ops.runtime import Array
@@ -59,6 +62,8 @@ class Layer:
         scale: [M] what its output is multiplied by on the way to the match.
         slot: Where its bias stands; None where it can have none.
         fixed: Why its weight cannot be changed, or None.
+        visible: What the readers see of the values at the match.
+        position: Index of the first node that is not final when the layer is refitted.
     """
 
     node: ir.Node
@@ -72,6 +77,8 @@ class Layer:
     scale: NDArray[np.float64]
     slot: BiasSlot | None
     fixed: str | None
+    visible: Visible
+    position: int
 
     @property
     def name(self) -> str:
@@ -91,7 +98,7 @@ class Skipped:
 def find_layers(
     classes: ChannelClasses, dropped: NDArray[np.bool_], model: ir.Model
 ) -> tuple[list[Layer], list[Skipped]]:
-    """The layers of a cut model that are refitted, in graph order.
+    """The layers of a cut model that are refitted, in the order in which they are.
 
     Args:
         classes: Channel classes of the original.
@@ -115,13 +122,17 @@ class _Finder:
         self._changed = self._find_changed()
         self._depends = data_dependent(model)
         self._refitted = {n: i for n, i in self._index.items() if self._is_refitted(n)}
-        self._last = self._last_refitted()
+        self._order = self._in_order()
+        self._rank = {node: rank for rank, node in enumerate(self._order)}
+        self._last = self._last_refitted(self._rank)
 
     def find(self) -> tuple[list[Layer], list[Skipped]]:
         layers: list[Layer] = []
         skipped: list[Skipped] = []
-        for node, index in self._refitted.items():
-            found = self._layer(node, index)
+        positions = [self._refitted[node] for node in self._order]
+        ahead = [*itertools.accumulate(reversed(positions), min)]
+        for node, position in zip(self._order, reversed(ahead), strict=True):
+            found = self._layer(node, position)
             if isinstance(found, Layer):
                 layers.append(found)
             else:
@@ -152,16 +163,52 @@ class _Finder:
             and node.outputs[0] in self._changed
         )
 
-    def _last_refitted(self) -> dict[ir.Value, int]:
-        """For every value the index of the last refitted node it depends on; -1 for none."""
+    def _in_order(self) -> list[ir.Node]:
+        """Graph order, but what ends in a sum beside a wider layer goes before that one."""
+        order = list(self._refitted)
+        last = self._last_refitted(self._refitted)
+        for node in self._nodes:
+            if node.op_type not in ("Add", "Sum") or node.domain not in ("", "ai.onnx"):
+                continue
+            ends = [end for v in node.inputs if (end := self._end_of(v)) is not None]
+            widest = max(ends, key=lambda e: (self._width(e), self._refitted[e]), default=None)
+            for end in ends:
+                if widest is None or self._refitted[end] <= self._refitted[widest]:
+                    continue
+                source = end.inputs[0]
+                if source is None or last.get(source, -1) < self._refitted[widest]:
+                    order.remove(end)
+                    order.insert(order.index(widest), end)
+        return order
+
+    def _end_of(self, value: ir.Value | None) -> ir.Node | None:
+        """The refitted layer that a value is a linear stretch behind."""
+        while value is not None and (node := value.producer()) is not None:
+            if node in self._refitted:
+                return node
+            varying = [v for v in node.inputs if constant_array(v) is None]
+            is_linear = node.op_type in ("BatchNormalization", "Identity", "Add", "Mul")
+            if not is_linear or len(varying) != 1 or node.domain not in ("", "ai.onnx"):
+                return None
+            value = varying[0]
+        return None
+
+    def _width(self, node: ir.Node) -> int:
+        """Width of a row; 0 where the weight cannot be refitted."""
+        array = constant_array(node.inputs[1])
+        form = None if array is None else linear_form(node, array.shape)
+        return form.inputs if form is not None and is_writable(node.inputs[1]) else 0
+
+    def _last_refitted(self, order: Mapping[ir.Node, int]) -> dict[ir.Value, int]:
+        """For every value the last place, in an order, of a layer it depends on; -1 for none."""
         last: dict[ir.Value, int] = {}
         for node in self._nodes:
             behind = max((last.get(v, -1) for v in reads(node)), default=-1)
-            behind = max(behind, self._refitted.get(node, -1))
+            behind = max(behind, order.get(node, -1))
             last |= dict.fromkeys(node.outputs, behind)
         return last
 
-    def _layer(self, node: ir.Node, index: int) -> Layer | str:
+    def _layer(self, node: ir.Node, position: int) -> Layer | str:
         x, weight = node.inputs[0], node.inputs[1]
         assert x is not None
         assert weight is not None
@@ -192,7 +239,7 @@ class _Finder:
         return Layer(
             node=node,
             original=self._original[node],
-            index=index,
+            index=self._index[node],
             form=form,
             match=path.value,
             matched_to=path.matched_to,
@@ -201,6 +248,8 @@ class _Finder:
             scale=path.scale,
             slot=path.slot,
             fixed=fixed,
+            visible=visible(path.value),
+            position=position,
         )
 
     def _original_value(self, value: ir.Value) -> ir.Value | None:
@@ -253,7 +302,7 @@ class _Finder:
         others = [v for v in user.inputs if v is not path.value]
         if len(others) != len(user.inputs) - 1 or any(v is None for v in others):
             return False
-        own = self._index[path.node]
+        own = self._rank[path.node]
         if any(self._last.get(v, -1) >= own for v in others if v is not None):
             return False
         before, after = (self._dims(path.value), self._dims(user.outputs[0]))

@@ -1,4 +1,4 @@
-"""Refitting in graph order.
+"""Refitting layer by layer, in graph order as far as sums allow (`layers.py`).
 
 Each layer is fitted on what it reads in the network as it is by then: cut, and refitted up to
 there. The targets are the original network's values at the channels that are left. So a layer also
@@ -91,8 +91,8 @@ def _observe(
     assert source is not None
     seen = 0
     pairs = zip(
-        ours.run([x, layer.match], layer.index),
-        theirs.run([wanted, source] if fit.needs_source else [wanted], layer.index),
+        ours.run([x, layer.match], layer.position),
+        theirs.run([wanted, source] if fit.needs_source else [wanted], layer.position),
         strict=True,
     )
     for (batch, found), (_, target) in pairs:

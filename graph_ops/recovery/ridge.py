@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_ops.recovery.gram import Change, Equations
+from graph_ops.recovery.visible import Visible
 from graph_ops.runtime import Array
 
 RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -15,15 +16,22 @@ RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 the held-out error can tell apart; the smallest is for networks whose channels are exact
 combinations of each other."""
 CHECK_ROWS = 4096
+EVERYTHING = Visible()
 
 
 class HeldOut:
-    """Rows of the samples that were set aside, at most `CHECK_ROWS` of them."""
+    """Rows of the samples that were set aside, at most `CHECK_ROWS` of them.
 
-    def __init__(self) -> None:
+    Args:
+        visible: What is seen of the outputs; errors are differences that are seen.
+    """
+
+    def __init__(self, visible: Visible = EVERYTHING) -> None:
+        self.visible = visible
         self.count = 0
         self._rows: list[Array] = []
-        self._residuals: list[Array] = []
+        self._found: list[Array] = []
+        self._shown: list[Array] = []
         self._energy = 0.0
 
     def add(self, rows: Array, residuals: Array, targets: Array) -> None:
@@ -31,17 +39,19 @@ class HeldOut:
         n = min(rows.shape[1], CHECK_ROWS - self.count)
         if n <= 0:
             return
+        wanted = targets[:, :n].astype(np.float64)
         self._rows.append(rows[:, :n].astype(np.float32))
-        self._residuals.append(residuals[:, :n].astype(np.float64))
-        self._energy += float(np.square(targets[:, :n].astype(np.float64)).sum())
+        self._found.append(wanted - residuals[:, :n])
+        self._shown.append(self.visible.shown(wanted))
+        self._energy += float(np.square(self._shown[-1]).sum())
         self.count += n
 
     def error(self, change: Change | None) -> float:
         """Root mean square of what a change leaves, relative to that of the outputs aimed at."""
         left = 0.0
-        for rows, residuals in zip(self._rows, self._residuals, strict=True):
-            gap = residuals if change is None else residuals - change.predict(rows)
-            left += float(np.square(gap).sum())
+        for rows, found, shown in zip(self._rows, self._found, self._shown, strict=True):
+            values = found if change is None else found + change.predict(rows)
+            left += float(np.square(shown - self.visible.shown(values)).sum())
         if not np.isfinite(left) or not np.isfinite(self._energy):
             return float("nan")
         if self._energy == 0.0:

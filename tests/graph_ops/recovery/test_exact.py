@@ -134,6 +134,33 @@ def test_a_residual_sum_is_restored_by_the_branch_that_comes_last() -> None:
     assert layers["b"].reason == "its weight is shared with another node"
 
 
+@pytest.mark.parametrize(
+    "branches",
+    [
+        ["b = Conv<pads=[1,1,1,1]>(a, w2)", "c = Conv(a, w3)"],
+        ["c = Conv(a, w3)", "b = Conv<pads=[1,1,1,1]>(a, w2)"],
+    ],
+    ids=["wide first", "narrow first"],
+)
+def test_the_widest_branch_of_a_sum_is_matched_to_it_wherever_it_stands(
+    branches: list[str],
+) -> None:
+    body = "\n".join([*branches, "s = Add(b, c)", "y = Relu(s)"])
+    weights = f"{WEIGHTS}, float[5,8,3,3] w2, float[5,8,1,1] w3"
+    result = recovered(
+        model_of(f"{FIRST}\nr = Relu(a)\n{body.replace('(a,', '(r,')}", weights, SHAPE),
+        {"a": [4, 5, 6, 7]},
+        samples=96,
+    )
+    layers = {entry.name: entry for entry in result.recovery.layers}
+    assert layers["b"].matched_to == "sum"
+    assert layers["c"].matched_to == "own output"
+    before, after = layers["b"].error_before, layers["b"].error_after
+    assert before is not None
+    assert after is not None
+    assert after < before
+
+
 def test_a_depthwise_convolution_makes_up_for_what_it_reads() -> None:
     """Filters 4 … 7 equal filters 0 … 3, so the shared pointwise weight loses half its output."""
     body = """
