@@ -100,11 +100,30 @@ def _serve(settings: Settings) -> None:
 
 
 def _work(settings: Settings) -> None:
+    _stay_on(settings.cores)
     from service.worker import Worker
 
     storage = _storage(settings)
     storage.open()
     Worker(settings, storage).run()
+
+
+def _stay_on(cores: set[int] | None) -> None:
+    """Run on these cores from now on, with every thread and child: there are no others yet.
+
+    Ends here, with status 2, where the machine does not have them.
+    """
+    if cores is None:
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+        found = os.sched_getaffinity(0)
+    except (OSError, OverflowError, ValueError):
+        found = set()
+    if found != cores:  # the kernel leaves out those that there are not
+        missing = ", ".join(map(str, sorted(cores - found)))
+        print(f"Setting WORKER_CORES: this machine has no core {missing}.", file=sys.stderr)
+        sys.exit(WRONG_SETTING)
 
 
 def _storage(settings: Settings) -> Storage:
