@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from service import logs
 from service.addresses import is_loopback
 from service.protocol import LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE, PARENT_PID_VARIABLE
-from service.settings import Settings
+from service.settings import Settings, explain
 from service.storage import DataDirInUseError, Storage
 from service.supervisor import WRONG_SETTING, Supervisor
 from service.tracing import TracingUnavailableError
@@ -43,9 +43,7 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"Setting {name}: {problem['msg']}.", file=sys.stderr)
+        print(*explain(error), sep="\n", file=sys.stderr)
         sys.exit(WRONG_SETTING)
     logs.configure(settings.log_level, settings.log_format)
     _die_with_supervisor()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import psutil
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
@@ -196,6 +197,13 @@ class Settings(BaseSettings):
             return self.job_memory_bytes
         share = _memory_of_machine() * _SHARE_OF_MEMORY_FOR_JOBS
         return int(share / self.max_concurrent_jobs)
+
+
+def explain(error: ValidationError) -> Iterator[str]:
+    """A line for each wrong setting; none shows a value, which may be a secret."""
+    for problem in error.errors(include_input=False, include_context=False, include_url=False):
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        yield f"Setting {name}: {problem['msg']}."
 
 
 def _memory_of_machine() -> int:

@@ -24,11 +24,13 @@ from tests.support.server import REPOSITORY
         ("LOG_LEVEL", "loud"),
         ("MAX_UPLOAD_BYTES", "much"),
         ("WORKER_CORES", "0,2-"),
+        ("WEBHOOK_SECRET", "a-short-secret"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+@pytest.mark.parametrize("command", [(), ("keys", "list")])
+def test_a_wrong_setting_is_named(name: str, value: str, command: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "service"],
+        [sys.executable, "-m", "service", *command],
         cwd=REPOSITORY,
         env={**os.environ, name: value},
         capture_output=True,
@@ -38,6 +40,7 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     assert done.returncode == 2
     assert name in done.stderr
     assert "Traceback" not in done.stderr
+    assert value not in done.stderr, "it may be a secret"
 
 
 def test_cores_that_the_machine_does_not_have_are_named(tmp_path: Path) -> None:
