@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from service import logs
 from service.addresses import is_loopback
 from service.protocol import LISTEN_FD_VARIABLE, LOCK_FD_VARIABLE, PARENT_PID_VARIABLE
-from service.settings import Settings
+from service.settings import Settings, explain
 from service.storage import DataDirInUseError, Storage
 from service.supervisor import WRONG_SETTING, Supervisor
 from service.tracing import TracingUnavailableError
@@ -43,9 +43,7 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"Setting {name}: {problem['msg']}.", file=sys.stderr)
+        print(*explain(error), sep="\n", file=sys.stderr)
         sys.exit(WRONG_SETTING)
     logs.configure(settings.log_level, settings.log_format)
     _die_with_supervisor()
@@ -100,11 +98,30 @@ def _serve(settings: Settings) -> None:
 
 
 def _work(settings: Settings) -> None:
+    _stay_on(settings.cores)
     from service.worker import Worker
 
     storage = _storage(settings)
     storage.open()
     Worker(settings, storage).run()
+
+
+def _stay_on(cores: set[int] | None) -> None:
+    """Run on these cores from now on, with every thread and child: there are no others yet.
+
+    Ends here, with status 2, where the machine does not have them.
+    """
+    if cores is None:
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+        found = os.sched_getaffinity(0)
+    except (OSError, OverflowError, ValueError):
+        found = set()
+    if found != cores:  # the kernel leaves out those that there are not
+        missing = ", ".join(map(str, sorted(cores - found)))
+        print(f"Setting WORKER_CORES: this machine has no core {missing}.", file=sys.stderr)
+        sys.exit(WRONG_SETTING)
 
 
 def _storage(settings: Settings) -> Storage:

@@ -67,7 +67,14 @@ class Catalog:
         if existing is not None:
             await self.facts(existing, action)
             return await anyio.to_thread.run_sync(self._holdings.add, caller, kind, received)
-        found = await self._search(action, {str(kind): received.path})
+        # The disk may still be busy with the file, which the child reads from memory meanwhile.
+        flushing = asyncio.create_task(asyncio.to_thread(received.flush))
+        try:
+            found = await self._search(action, {str(kind): received.path})
+            await flushing
+        finally:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({flushing})
         upload, is_new = await anyio.to_thread.run_sync(self._holdings.add, caller, kind, received)
         await anyio.to_thread.run_sync(write_json, _cache(upload, action), found)
         return upload, is_new

@@ -30,7 +30,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from graph_ops.errors import PrunerError
 from service.files import write_json
-from service.protocol import PARENT_PID_VARIABLE, SCRATCH, WAIT
+from service.protocol import DISK_FULL, PARENT_PID_VARIABLE, SCRATCH, WAIT
 from service.shards.mailbox import HelperMailbox, Mailbox
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ Action = Callable[[Request, Path, "ProgressWriter"], None]
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PROGRESS_INTERVAL_S = 0.1
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _OOM_SCORE_OF_FIRST_VICTIM = "1000"
 
 
@@ -330,7 +331,7 @@ def _problem_of(error: BaseException) -> dict[str, Any]:
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         message = "A file that had to be written is larger than a job may write."
         return {"code": "result_too_large", "message": message, "details": {}}
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         message = "The disk became full while the job ran."
         return {"code": "insufficient_storage", "message": message, "details": {}}
     message = f"The job ended with an unexpected {type(error).__name__}."
@@ -347,9 +348,19 @@ def run(workdir: Path, actions: dict[str, Action]) -> int:
     except BaseException as error:
         if not isinstance(error, PrunerError):
             traceback.print_exc()
-        write_json(workdir / "problem.json", _problem_of(error))
-        return 1
+        return _leave_problem(workdir, _problem_of(error))
     return 0
+
+
+def _leave_problem(workdir: Path, problem: dict[str, Any]) -> int:
+    """Write `problem.json`; the exit status, which tells of a full disk where that fails."""
+    try:
+        write_json(workdir / "problem.json", problem)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return DISK_FULL
+    return 1
 
 
 def wait_for_work() -> Path:

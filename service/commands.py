@@ -17,12 +17,13 @@ from typing import Annotated
 
 import sqlalchemy as sa
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from service.database import Database
 from service.keys import KeyNameError, KeyStore, Scope
-from service.settings import Settings
+from service.settings import Settings, explain
 
 app = typer.Typer(
     help="Runs the server, with settings from the environment (docs/settings.md).",
@@ -92,7 +93,11 @@ def revoke(name: Annotated[str, typer.Argument(help="Name or id of the key.")]) 
 
 @contextmanager
 def _key_store() -> Iterator[KeyStore]:
-    database = Database(Settings().database)
+    try:
+        database = Database(Settings().database)
+    except ValidationError as error:
+        print(*explain(error), sep="\n", file=sys.stderr)
+        raise typer.Exit(2) from None
     try:
         database.create()
         yield KeyStore(database)

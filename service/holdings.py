@@ -76,7 +76,12 @@ class Holdings:
         return upload
 
     def add(self, caller: Caller, kind: Kind, received: ReceivedFile) -> tuple[StoredUpload, bool]:
-        """Store a file, or take hold of one that is there; whether it is new to the caller."""
+        """Store a file, or take hold of one that is there; whether it is new to the caller.
+
+        Raises:
+            Problem: `quota_exceeded`; `insufficient_storage`.
+        """
+        received.flush()
         filename = plain_filename(received.filename, kind)
         self._storage.send_ahead(kind, received.path, received.sha256)
         with self._alone(kind, received.sha256) as connection:

@@ -10,6 +10,9 @@ PARENT_PID_VARIABLE = "PRUNER_PARENT_PID"
 WAIT = "-"
 """In place of a work folder: warm up, and read the folder from standard input."""
 
+DISK_FULL = 74
+"""Exit status of a child that found no room even to write why it failed (sysexits.h: EX_IOERR)."""
+
 SCRATCH = "scratch"
 """Folder for a child's own temporary files, in its work folder."""
 

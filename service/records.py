@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -144,6 +146,12 @@ class JobEvent(BaseModel):
     kind: str
     """`state` or `progress`."""
     data: dict[str, Any]
+
+    @cached_property
+    def frame(self) -> bytes:
+        """It as a server-sent event; made once, however many clients are told."""
+        data = json.dumps(self.data)
+        return f"id: {self.number}\nevent: {self.kind}\ndata: {data}\n\n".encode()
 
     @property
     def is_end(self) -> bool:

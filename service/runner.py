@@ -30,6 +30,7 @@ import service
 from service.files import read_json, write_json
 from service.problem_types import PROBLEM_TYPES
 from service.protocol import (
+    DISK_FULL,
     LISTEN_FD_VARIABLE,
     LOCK_FD_VARIABLE,
     PARENT_PID_VARIABLE,
@@ -292,6 +293,8 @@ def _failure_of_exit(returncode: int | None, workdir: Path) -> ChildFailure | No
         return None
     if returncode is not None and returncode < 0:
         return _failure_of_signal(-returncode)
+    if returncode == DISK_FULL:
+        return ChildFailure("insufficient_storage", "The disk became full while the job ran.")
     problem = read_json(workdir / "problem.json", _PROBLEM_LIMIT_BYTES)
     if isinstance(problem, dict) and problem.get("code") in PROBLEM_TYPES:
         details = problem.get("details")

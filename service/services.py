@@ -156,8 +156,11 @@ class Services:
             self.probe_problem = problem
 
 
-def services_of(request: Request) -> Services:
-    """The services of the app that answers this request."""
+async def services_of(request: Request) -> Services:
+    """The services of the app that answers this request.
+
+    A coroutine, because FastAPI calls plain functions in a thread, which costs more than they do.
+    """
     services: Services = request.app.state.services
     return services
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import psutil
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
 _SHARE_OF_MEMORY_FOR_JOBS = 0.8
+
+_CORES = r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*$"
 
 Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -125,6 +128,9 @@ class Settings(BaseSettings):
 
     max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
     """Jobs that a worker runs at the same time, each in a child process of its own."""
+    worker_cores: Annotated[str, Field(pattern=_CORES)] | None = None
+    """Processor cores that a worker and its jobs run on, as in `taskset`: `0-3,8`. For a machine
+    with several workers, or to leave the others to the API. All when not set."""
     score_shards: Annotated[int, Field(ge=1, le=256)] = 1
     """Shards that the scoring in a job is split into where its option `score_shards` does not say.
     Workers that have nothing else to do score them at the same time."""
@@ -177,12 +183,27 @@ class Settings(BaseSettings):
         return re.sub(r"[^\w.-]", "-", socket.gethostname())[:63] or "worker"
 
     @property
+    def cores(self) -> set[int] | None:
+        """Numbers of the processor cores of a worker; None for all."""
+        if self.worker_cores is None:
+            return None
+        ranges = [sorted(map(int, part.split("-"))) for part in self.worker_cores.split(",")]
+        return {core for ends in ranges for core in range(ends[0], ends[-1] + 1)}
+
+    @property
     def memory_limit_bytes(self) -> int:
         """Resident bytes one child process may use."""
         if self.job_memory_bytes is not None:
             return self.job_memory_bytes
         share = _memory_of_machine() * _SHARE_OF_MEMORY_FOR_JOBS
         return int(share / self.max_concurrent_jobs)
+
+
+def explain(error: ValidationError) -> Iterator[str]:
+    """A line for each wrong setting; none shows a value, which may be a secret."""
+    for problem in error.errors(include_input=False, include_context=False, include_url=False):
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        yield f"Setting {name}: {problem['msg']}."
 
 
 def _memory_of_machine() -> int:

@@ -1,7 +1,13 @@
-"""Where received bytes go: files on disk, hashed on the way, and short texts in memory."""
+"""Where received bytes go: files on disk, hashed on the way, and short texts in memory.
+
+The kernel keeps written bytes in memory until much of that is used up; flushing a file of some
+gigabytes then takes as long as the disk needs for all of it. So the disk is set to work while the
+bytes still come, and flushing the rest can go on beside whatever reads the file.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -15,11 +21,14 @@ from service.problems import Problem
 # Shorter pieces are hashed before they are written, longer ones at the same time: both take about
 # as long, and a piece of this size many times longer than waking a thread.
 _LONG_PIECE_BYTES = 2**18
+# So many bytes are handed to the disk at once.
+_WRITE_BACK_BYTES = 32 * 2**20
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 @dataclass(frozen=True)
 class ReceivedFile:
-    """A complete upload on disk, flushed.
+    """A complete upload, not yet flushed to disk.
 
     Attributes:
         path: The file.
@@ -32,6 +41,20 @@ class ReceivedFile:
     filename: str
     sha256: str
     size_bytes: int
+
+    def flush(self) -> None:
+        """Wait until the bytes are on disk; takes no time where they are already.
+
+        Raises:
+            Problem: the disk is full.
+        """
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise _disk_problem(error) from error
+        finally:
+            os.close(fd)
 
 
 class FileSink:
@@ -55,7 +78,7 @@ class FileSink:
         self._on_bytes = on_bytes
         self._digest = hashlib.sha256()
         self._hashing = ThreadPoolExecutor(1, "sha256")
-        self._size = 0
+        self._size = self._handed_over = 0
         self._file = path.open("xb", buffering=0)
 
     def write(self, data: memoryview | bytes) -> None:
@@ -90,6 +113,9 @@ class FileSink:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise _disk_problem(error) from error
+        if self._size - self._handed_over >= _WRITE_BACK_BYTES:
+            _begin_write_back(self._file.fileno(), self._handed_over, self._size)
+            self._handed_over = self._size
 
     def expect(self, size_bytes: int) -> None:
         """Refuse on a declared size, before a byte comes.
@@ -106,20 +132,15 @@ class FileSink:
             )
 
     def finish(self) -> ReceivedFile:
-        """Flush to disk and close.
+        """Close; the file is complete, but only `ReceivedFile.flush` makes it last.
 
         Raises:
-            Problem: the file is empty, or the disk is full.
+            Problem: the file is empty.
         """
         if self._size == 0:
             self.abandon()
             raise Problem("upload_empty", f"The {self._part} has no bytes.", part=self._part)
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _disk_problem(error) from error
-        finally:
-            self._close()
+        self._close()
         return ReceivedFile(self._path, self._filename, self._digest.hexdigest(), self._size)
 
     def abandon(self) -> None:
@@ -168,6 +189,12 @@ class TextSink:
             raise Problem(
                 "multipart_invalid", f"The part {self._part!r} is not text in UTF-8."
             ) from None
+
+
+def _begin_write_back(fd: int, start: int, end: int) -> None:
+    """Let the disk begin with some bytes of a file; a hint, which may come to nothing."""
+    offset, count = ctypes.c_int64(start), ctypes.c_int64(end - start)
+    ctypes.CDLL(None).sync_file_range(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
 
 
 def _disk_problem(error: OSError) -> Exception:

@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -108,6 +109,30 @@ class JoinedArray:
 
 
 @dataclass(frozen=True)
+class Checksum:
+    """The CRC-32 that a file declares for a run of its bytes.
+
+    Attributes:
+        descriptor: Of the open file.
+        offset: Where the run starts, in bytes.
+        size_bytes: Its length.
+        crc32: What it should come to.
+    """
+
+    descriptor: int
+    offset: int
+    size_bytes: int
+    crc32: int
+
+    def holds(self) -> bool:
+        """Whether the bytes, all of which are read, are those that were written."""
+        crc = 0
+        for chunk in read_chunks(self.descriptor, self.offset, self.size_bytes):
+            crc = zlib.crc32(chunk, crc)
+        return crc == self.crc32
+
+
+@dataclass(frozen=True)
 class StoredArray:
     """An array in a file that is open for as long as the bundle is.
 
@@ -116,12 +141,14 @@ class StoredArray:
         descriptor: Of the open file.
         offset: Where element 0 starts, in bytes.
         stored_dtype: Element type as written, which may have the other byte order.
+        checksum: What its bytes are to be held against; None where there is nothing, or it is done.
     """
 
     info: ArrayInfo
     descriptor: int
     offset: int
     stored_dtype: DType
+    checksum: Checksum | None = None
 
     def rows(self, indices: Indices) -> Array:
         """The samples at `indices`, in that order, shape [len(indices), ...].

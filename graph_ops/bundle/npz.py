@@ -1,9 +1,11 @@
 """`.npz`: a zip archive of `.npy` members.
 
 Members that are only stored are read in place: the local file header (APPNOTE.TXT 4.3.7) tells
-where their bytes start. Deflated members are inflated once, as a stream, to a temporary file.
-`zipfile` reads the central directory; the inflating is done here because the real size has to be
-held against the declared one, and `zipfile` cuts a member off at its declared size.
+where their bytes start. Their checksums are held against them by who uses the arrays (`verify`):
+what is in a file of any size is told without reading it. Deflated members are inflated once, as a
+stream, to a temporary file. `zipfile` reads the central directory; the inflating is done here
+because the real size has to be held against the declared one, and `zipfile` cuts a member off at
+its declared size.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -23,6 +26,8 @@ import numpy as np
 from graph_ops.bundle.arrays import (
     CHUNK_BYTES,
     ArrayInfo,
+    Checksum,
+    ReadableArray,
     StoredArray,
     read_bytes,
     read_chunks,
@@ -40,6 +45,7 @@ MAX_FORTRAN_BYTES = 64 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 LOCAL_SIGNATURE = b"PK\x03\x04"
 ENCRYPTED_FLAG = 1
+_WRONG_CHECKSUM = "does not match its checksum"
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class _DirectoryFile(io.FileIO):
 
 
 def open_npz(file: BinaryIO, limits: BundleLimits, resources: ExitStack) -> list[StoredArray]:
-    """Find the arrays of an `.npz` file.
+    """Find the arrays of an `.npz` file; `verify` is to be called before they are used.
 
     Args:
         file: The open file; it outlives the arrays.
@@ -85,6 +91,18 @@ def open_npz(file: BinaryIO, limits: BundleLimits, resources: ExitStack) -> list
         sum(member.entry.compress_size for member in members),
     )
     return [_open_member(member, file, resources) for member in members]
+
+
+def verify(arrays: Iterable[ReadableArray]) -> None:
+    """Hold the bytes of arrays against their checksums, where that was not done yet.
+
+    Raises:
+        BundleFormatError: one is damaged.
+    """
+    for array in arrays:
+        checksum = array.checksum if isinstance(array, StoredArray) else None
+        if checksum is not None and not checksum.holds():
+            raise _damaged(f"{array.info.name}.npy", _WRONG_CHECKSUM)
 
 
 def _members(descriptor: int, limits: BundleLimits) -> list[_Member]:
@@ -139,18 +157,19 @@ def read_directory(descriptor: int) -> list[zipfile.ZipInfo]:
 def _data_offset(entry: zipfile.ZipInfo, descriptor: int) -> int:
     """Offset of the member's bytes: behind its local header, whose length varies."""
     if entry.flag_bits & ENCRYPTED_FLAG:
-        raise _damaged(entry, "is encrypted")
+        raise _damaged(entry.filename, "is encrypted")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _damaged(
-            entry, f"uses compression method {entry.compress_type}; only stored and deflated work"
+            entry.filename,
+            f"uses compression method {entry.compress_type}; only stored and deflated work",
         )
     if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
-        raise _damaged(entry, "is stored, but its packed and unpacked sizes differ")
+        raise _damaged(entry.filename, "is stored, but its packed and unpacked sizes differ")
     if entry.header_offset < 0:
-        raise _damaged(entry, "starts before the file does")
+        raise _damaged(entry.filename, "starts before the file does")
     header = read_bytes(descriptor, LOCAL_HEADER.size, entry.header_offset)
     if len(header) < LOCAL_HEADER.size or not header.startswith(LOCAL_SIGNATURE):
-        raise _damaged(entry, "has no local header")
+        raise _damaged(entry.filename, "has no local header")
     _, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
     return int(entry.header_offset + LOCAL_HEADER.size + name_bytes + extra_bytes)
 
@@ -160,10 +179,12 @@ def _check_extents(members: list[_Member], file_bytes: int) -> None:
     end = 0
     for member in sorted(members, key=lambda m: m.entry.header_offset):
         if member.entry.header_offset < end:
-            raise _damaged(member.entry, "overlaps another member")
+            raise _damaged(member.entry.filename, "overlaps another member")
         end = member.offset + member.entry.compress_size
         if end > file_bytes:
-            raise _damaged(member.entry, f"ends at byte {end}, but the file at {file_bytes}")
+            raise _damaged(
+                member.entry.filename, f"ends at byte {end}, but the file at {file_bytes}"
+            )
 
 
 def _open_member(member: _Member, file: BinaryIO, resources: ExitStack) -> StoredArray:
@@ -171,11 +192,9 @@ def _open_member(member: _Member, file: BinaryIO, resources: ExitStack) -> Store
     if member.entry.compress_type == zipfile.ZIP_DEFLATED:
         source, offset = temporary_file(resources), 0
         _unpack(member, file.fileno(), source)
+        checksum = None
     else:
-        crc = 0
-        for chunk in read_chunks(file.fileno(), member.offset, member.entry.compress_size):
-            crc = zlib.crc32(chunk, crc)
-        _check_crc(member.entry, crc)
+        checksum = Checksum(file.fileno(), offset, member.entry.file_size, member.entry.CRC)
     size = member.entry.file_size
     prefix = read_bytes(source.fileno(), min(size, HEADER_PREFIX_BYTES), offset)
     header = parse_header(member.name, prefix, size)
@@ -185,7 +204,7 @@ def _open_member(member: _Member, file: BinaryIO, resources: ExitStack) -> Store
         _write_c_order(member.name, header, source.fileno(), offset, target)
         source, offset = target, 0
     info = ArrayInfo(member.name, header.dtype.newbyteorder("="), header.shape)
-    return StoredArray(info, source.fileno(), offset, header.dtype)
+    return StoredArray(info, source.fileno(), offset, header.dtype, checksum)
 
 
 def _unpack(member: _Member, descriptor: int, target: BinaryIO) -> None:
@@ -212,10 +231,11 @@ def _unpack(member: _Member, descriptor: int, target: BinaryIO) -> None:
                 crc = zlib.crc32(block, crc)
                 write_all(target, block)
     except zlib.error as error:
-        raise _damaged(entry, f"cannot be inflated ({error})") from error
+        raise _damaged(entry.filename, f"cannot be inflated ({error})") from error
     if not inflate.eof or size != entry.file_size:
-        raise _damaged(entry, f"declares {entry.file_size} bytes and unpacks to {size}")
-    _check_crc(entry, crc)
+        raise _damaged(entry.filename, f"declares {entry.file_size} bytes and unpacks to {size}")
+    if crc != entry.CRC:
+        raise _damaged(entry.filename, _WRONG_CHECKSUM)
 
 
 def _write_c_order(
@@ -244,13 +264,8 @@ def _write_c_order(
         write_all(target, turned.tobytes())
 
 
-def _check_crc(entry: zipfile.ZipInfo, crc: int) -> None:
-    if crc != entry.CRC:
-        raise _damaged(entry, "does not match its checksum")
-
-
-def _damaged(entry: zipfile.ZipInfo, problem: str) -> BundleFormatError:
+def _damaged(member: str, problem: str) -> BundleFormatError:
     return BundleFormatError(
-        f"Member {entry.filename!r} {problem}. Write the bundle again with np.savez.",
-        array=entry.filename.removesuffix(".npy"),
+        f"Member {member!r} {problem}. Write the bundle again with np.savez.",
+        array=member.removesuffix(".npy"),
     )

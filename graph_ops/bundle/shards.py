@@ -14,7 +14,7 @@ from graph_ops.bundle.arrays import (
 )
 from graph_ops.bundle.limits import BundleLimits
 from graph_ops.bundle.members import Archive
-from graph_ops.bundle.npz import open_npz
+from graph_ops.bundle.npz import open_npz, verify
 from graph_ops.errors import BundleFormatError, DtypeMismatchError, ShapeMismatchError
 
 SHARD_SUFFIX: Final = ".npz"
@@ -44,7 +44,9 @@ def open_shards(
             raise BundleFormatError(f"Shard {member.name!r} cannot be read.", member=member.name)
         file = temporary_file(resources)
         write_all(file, content)
-        shards[member.name] = {a.info.name: a for a in open_npz(file, limits, resources)}
+        arrays = open_npz(file, limits, resources)
+        verify(arrays)
+        shards[member.name] = {array.info.name: array for array in arrays}
     parts = [shards[member.name] for member in wanted]
     first = parts[0]
     for member, part in zip(wanted, parts, strict=True):

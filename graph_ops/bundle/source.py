@@ -33,7 +33,7 @@ from graph_ops.bundle.images import (
 )
 from graph_ops.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from graph_ops.bundle.members import Archive, FolderMembers, TarMembers, ZipMembers, is_tar
-from graph_ops.bundle.npz import open_npz, read_directory
+from graph_ops.bundle.npz import open_npz, read_directory, verify
 from graph_ops.bundle.parquet import SIGNATURE as PARQUET_SIGNATURE
 from graph_ops.bundle.safetensors import looks_like_safetensors, open_safetensors
 from graph_ops.bundle.samples import is_image
@@ -168,6 +168,7 @@ def open_bundle(
                 "images (the option `preprocessing`).",
                 found=[array.info.name for array in content],
             )
+        verify(content)
         return Bundle(place, content, limits, resources.pop_all())
 
 
@@ -175,6 +176,9 @@ def describe_bundle(
     source: str | Path | bytes, *, limits: BundleLimits = DEFAULT_LIMITS
 ) -> dict[str, Any]:
     """What a bundle holds, without a model and without decoding its images.
+
+    Arrays that are stored as they are (not deflated) are not read, whatever their size: damage in
+    them shows when the bundle is opened.
 
     Raises:
         BundleError: as `open_bundle`, but that settings may be missing.

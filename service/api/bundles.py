@@ -31,8 +31,8 @@ async def add_bundle(
 ) -> BundleView:
     """Upload a bundle: multipart with the part `file`, or the raw bytes.
 
-    It is opened first; a file that is no bundle is not stored. Whether it fits a model shows when
-    the two are used together.
+    It is opened first; a file that is no bundle is not stored. Arrays that are not packed are not
+    read for that: damage inside them, and whether the bundle fits a model, shows when it is used.
     """
     services.storage.require_space()
     part = FilePart(services.settings.max_upload_bytes)

@@ -6,7 +6,6 @@ number of the last event it has, and gets what came after. The stream ends with 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -61,8 +60,8 @@ async def get_job_events(
     )
 
 
-async def _stream(jobs: Jobs, job: Job, after: int) -> AsyncIterator[str]:
-    yield f"retry: {_RECONNECT_MS}\n\n"
+async def _stream(jobs: Jobs, job: Job, after: int) -> AsyncIterator[bytes]:
+    yield b"retry: %d\n\n" % _RECONNECT_MS
     with jobs.watcher.watch(job.id) as watch:
         sent_at = time.monotonic()
         missing: list[JobEvent] | None = None
@@ -77,17 +76,13 @@ async def _stream(jobs: Jobs, job: Job, after: int) -> AsyncIterator[str]:
                 # The client connects again and goes on where it was.
                 log.warning("the database does not answer: %s", type(error).__name__)
                 return
-            for event in missing:
-                yield _text_of(event)
-                after, sent_at = event.number, time.monotonic()
+            if missing:
+                yield b"".join(event.frame for event in missing)
+                after, sent_at = missing[-1].number, time.monotonic()
             if is_gone or watch.is_over or (missing and missing[-1].is_end):
                 return
             if await watch.change(max(0.0, sent_at + _KEEP_ALIVE_S - time.monotonic())):
                 missing = watch.take(after)
             else:
-                yield ": still here\n\n"
+                yield b": still here\n\n"
                 missing, sent_at = [], time.monotonic()
-
-
-def _text_of(event: JobEvent) -> str:
-    return f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_ops.bundle import BundleLimits, Dataset, InputSpec, open_bundle
+from graph_ops.bundle import BundleLimits, Dataset, InputSpec, describe_bundle, open_bundle
 from graph_ops.errors import (
     BundleError,
     BundleFormatError,
@@ -181,6 +181,15 @@ def flipped_bit() -> bytes:
     data = bytearray(npz([("image.npy", npy_bytes(IMAGES))]))
     data[1000] ^= 1
     return bytes(data)
+
+
+def test_a_description_reads_no_stored_array_and_opening_finds_the_damage() -> None:
+    found = describe_bundle(flipped_bit())
+    assert found["arrays"] == [
+        {"name": "image", "dtype": str(IMAGES.dtype), "shape": list(IMAGES.shape)}
+    ]
+    with pytest.raises(BundleFormatError, match=r"'image\.npy' does not match its checksum"):
+        open_bundle(flipped_bit())
 
 
 def overlapping_members() -> bytes:

@@ -2,18 +2,19 @@
 
     make test-slow ARGS="tests/service/test_chaos.py"
 
-CHAOS_JOBS and CHAOS_SECONDS change the size of the long ones.
+CHAOS_JOBS and CHAOS_SECONDS change the size of the long ones, CHAOS_SHARED_JOBS and
+CHAOS_SHARED_SECONDS that of the one whose scoring several workers share.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from tests.support.chaos import Chaos, kill_process
+from tests.support.leftovers import assert_nothing_is_left
 from tests.support.postgres import needs_postgres, running_postgres
 from tests.support.server import Server, running_server, running_worker
 
@@ -30,6 +32,13 @@ SETTINGS: dict[str, Any] = {"max_job_attempts": 1000, "max_queued_jobs": 1000}
 
 LONG_JOBS = int(os.environ.get("CHAOS_JOBS", "200"))
 LONG_SECONDS = float(os.environ.get("CHAOS_SECONDS", "300"))
+SHARED_JOBS = int(os.environ.get("CHAOS_SHARED_JOBS", "6"))
+SHARED_SECONDS = float(os.environ.get("CHAOS_SHARED_SECONDS", "30"))
+SHARED_VARIANTS: list[dict[str, Any]] = [
+    {"max_samples": 128, "steps": 3, "target": {"filters": 9}, "score_shards": 4},
+    {"max_samples": 96, "steps": 2, "target": {"filters": 8}, "score_shards": 3, "seed": 1},
+]
+SLOW = "tests.support.slow_scoring_child"
 
 
 def a_child(roots: Callable[[], list[psutil.Process]]) -> bool:
@@ -46,19 +55,6 @@ def a_child(roots: Callable[[], list[psutil.Process]]) -> bool:
 
 def open_files(process: psutil.Process | None) -> int:
     return 0 if process is None else process.num_fds()
-
-
-def assert_nothing_is_left(server: Server, jobs: int) -> None:
-    end = time.monotonic() + 20
-    while (server.leftovers() or server.children()) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert server.children() == []
-    assert server.leftovers() == []
-    folders = list((server.data_dir / "jobs").iterdir())
-    assert len(folders) == jobs
-    for folder in folders:
-        (results,) = folder.iterdir()
-        assert results.name.startswith("results-")
 
 
 def one_machine(tmp_path: Path, jobs: int, clients: int, seconds: float) -> None:
@@ -127,32 +123,50 @@ class MortalWorker:
             self._stop.wait(chance.uniform(0, 10))
 
 
+def many_workers(folder: Path, settings: dict[str, Any], **run: Any) -> Server:
+    """Chaos among an API and two workers; the API, when all has ended well."""
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(folder, "/healthz", role="api", **settings))
+        workers = [
+            stack.enter_context(MortalWorker(folder, name, **settings)) for name in ("a", "b")
+        ]
+
+        def alive() -> list[psutil.Process]:
+            return [process for worker in workers if (process := worker.process())]
+
+        victims = {
+            "worker a": lambda: kill_process(workers[0].process()),
+            "worker b": lambda: kill_process(workers[1].process()),
+            "child": lambda: a_child(alive),
+        }
+        chaos = Chaos(server.url, pause_s=(0.5, 4.0), victims=victims, **run)
+        chaos.run(folder / "expected")
+        print("killed", chaos.kills)
+        assert sum(chaos.kills.values()) >= 3, chaos.kills
+        return server
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @needs_postgres
 def test_jobs_survive_a_long_chaos_on_postgresql(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        settings = {**SETTINGS, "database_url": stack.enter_context(running_postgres())}
-        server = stack.enter_context(running_server(tmp_path, "/healthz", role="api", **settings))
-        workers = [
-            stack.enter_context(MortalWorker(tmp_path, name, **settings)) for name in ("a", "b")
-        ]
+    with running_postgres() as url:
+        settings = {**SETTINGS, "database_url": url}
+        many_workers(tmp_path, settings, jobs=LONG_JOBS, clients=8, seconds=LONG_SECONDS)
 
-        def alive() -> Iterator[psutil.Process]:
-            return (process for worker in workers if (process := worker.process()))
 
-        chaos = Chaos(
-            server.url,
-            LONG_JOBS,
-            8,
-            LONG_SECONDS,
-            (0.5, 4.0),
-            {
-                "worker a": lambda: kill_process(workers[0].process()),
-                "worker b": lambda: kill_process(workers[1].process()),
-                "child": lambda: a_child(lambda: list(alive())),
-            },
-        )
-        chaos.run(tmp_path / "expected")
-        print("killed", chaos.kills)
-        assert sum(chaos.kills.values()) >= 3, chaos.kills
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_jobs_that_workers_share_survive_chaos(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "ort_threads": 1, "child_module": SLOW, "shard_seconds": 0.5}
+    settings["scored_shards"] = tmp_path / "scored"
+    # One client: while one worker runs its job the other has nothing better to do than to help.
+    run: dict[str, Any] = {"jobs": SHARED_JOBS, "clients": 1, "seconds": SHARED_SECONDS}
+    server = many_workers(tmp_path, settings, variants=SHARED_VARIANTS, **run)
+    helped = sum((tmp_path / f"{name}.log").read_text().count("helps with") for name in ("a", "b"))
+    assert helped > 0
+    with closing(sqlite3.connect(server.data_dir / "jobs.sqlite")) as database:
+        assert database.execute("SELECT * FROM score_shards").fetchall() == []
+    for folder in (server.data_dir / "jobs").iterdir():
+        (results,) = folder.iterdir()
+        assert results.name.startswith("results-")

@@ -20,6 +20,7 @@ FATES = [
     ("abort", "job_crashed"),
     ("exit 3", "job_crashed"),
     ("exit 0", "job_failed"),
+    ("exit 74", "insufficient_storage"),
     ("vanish", "job_out_of_memory"),
     ("memory", "job_out_of_memory"),
     ("overallocate", "job_out_of_memory"),

@@ -1,11 +1,8 @@
-"""Quotas, a full disk, and the numbers that tell of both."""
+"""Quotas, and the numbers that tell of them."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from tests.service.conftest import Start
 from tests.support.keys import client_with, make_key
 from tests.support.problems import assert_problem
 from tests.support.prune_requests import prune, submit
-from tests.support.server import MISBEHAVING_CHILD, running_server
 
 
 def test_an_owner_keeps_no_more_than_the_quota(start: Start) -> None:
@@ -73,51 +69,3 @@ def test_gpu_memory_is_what_the_drivers_tool_says(
     assert GpuMemory(0).read() is None
     tool.write_text("#!/bin/sh\necho '[N/A], [N/A]'\n")
     assert GpuMemory(1).read() is None
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MB of its own."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a file system is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (2**16, 2**12, 1):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
-
-
-def test_a_full_disk_stops_new_work_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {
-        "child_module": MISBEHAVING_CHILD,
-        "executions": tmp_path / "n",
-        "min_free_disk_bytes": 2 * 2**20,
-    }
-    with running_server(tmp_path, **settings) as server:
-        before = prune(server, b"ok\nbefore").headers["content-location"]
-        running, waiting = submit(server, b"sleep 3"), submit(server, b"ok\nlater")
-        server.wait_for(running, "running")
-        fill(small_disk / "everything")
-        answer = prune(server, b"ok\nnew")
-        assert answer.status_code in (503, 507), answer.text
-        assert answer.json()["code"] in ("insufficient_storage", "database_unavailable")
-        assert server.client.get("/readyz").status_code == 503
-        assert server.client.get("/healthz").status_code == 200
-        assert server.client.get(before).content == b"pruned ok\nbefore"
-        time.sleep(4)
-        (small_disk / "everything").unlink()
-        done = server.wait_for(running, seconds=40)
-        assert done["state"] == "succeeded" or done["problem"]["code"] == "insufficient_storage"
-        assert server.wait_for(waiting, seconds=40)["state"] == "succeeded"
-        assert prune(server, b"ok\nnew").status_code == 200
-        assert server.client.get("/readyz").status_code == 200

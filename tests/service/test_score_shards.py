@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.support.digits_jobs import Outcome, outcome_of, undisturbed, upload_digits
+from tests.support.object_storage import running_object_server
 from tests.support.postgres import needs_postgres, running_postgres
 from tests.support.server import Server, native_work, running_server, running_worker
 
@@ -184,11 +185,32 @@ def test_cancelling_ends_the_native_work_of_all_shards(tmp_path: Path, stack: Ex
     cluster.roles()
     processes = [psutil.Process(worker.pid) for worker in cluster.workers.values()]
     cluster.until(lambda: all(native_work(process) for process in processes))
+    began = time.monotonic()
     cancelled = cluster.server.client.post(f"/v1/jobs/{job_id}/cancel").json()
     assert cancelled["state"] == "cancelled"
+    assert time.monotonic() - began < 2
     assert [native_work(process) for process in processes] == [[], []]
     with closing(sqlite3.connect(cluster.server.data_dir / "jobs.sqlite")) as database:
         cluster.until(lambda: not database.execute("SELECT * FROM score_shards").fetchall())
+
+
+def test_machines_that_share_a_bucket_help_each_other(
+    tmp_path: Path, stack: ExitStack, expected: Outcome
+) -> None:
+    objects = stack.enter_context(running_object_server(tmp_path))
+    database = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    cluster = Cluster(stack, tmp_path, database_url=database, **objects.settings)
+    for name in ("a", "b"):
+        cluster.start(name, data_dir=tmp_path / name)
+    job_id = cluster.submit(OPTIONS)
+    runner, helper = cluster.roles()
+    assert cluster.server.wait_for(job_id, seconds=90)["state"] == "succeeded"
+    assert outcome_of(cluster.server.client, job_id) == expected
+    assert Counter(cluster.scored()) == {f"{r} {n}": 1 for r in (1, 2) for n in range(5)}
+    kept = [name.rpartition("/")[2] for name in objects.names() if f"jobs/{job_id}/" in name]
+    assert kept == ["pruned.onnx", "report.json", "scores.npz"], "no shard is left in the bucket"
+    assert (tmp_path / helper / "models").is_dir(), "each has a folder of its own"
+    assert runner != helper
 
 
 @needs_postgres

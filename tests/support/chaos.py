@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ class Chaos:
         seconds: How long processes are killed; the jobs then have time to end.
         pause_s: Shortest and longest time between two kills.
         victims: By name, what kills one process; False when there was none to kill.
+        variants: Options of the jobs, by turns.
     """
 
     url: str
@@ -52,6 +53,7 @@ class Chaos:
     seconds: float
     pause_s: tuple[float, float]
     victims: Mapping[str, Callable[[], bool]]
+    variants: Sequence[dict[str, Any]] = field(default_factory=lambda: VARIANTS)
     seed: int = 0
     kills: dict[str, int] = field(default_factory=dict)
 
@@ -61,7 +63,9 @@ class Chaos:
         Raises:
             AssertionError: a job was lost, failed, or left something else than it should.
         """
-        expected = [undisturbed(options, folder / str(n)) for n, options in enumerate(VARIANTS)]
+        expected = [
+            undisturbed(options, folder / str(n)) for n, options in enumerate(self.variants)
+        ]
         with httpx.Client(base_url=self.url, timeout=30) as client:
             body = _insist(lambda: upload_digits(client))
         stop = threading.Event()
@@ -77,7 +81,7 @@ class Chaos:
             stop.set()
             killer.join()
         for number, outcome in enumerate(outcomes):
-            assert outcome == expected[number % len(VARIANTS)], f"job {number}"
+            assert outcome == expected[number % len(expected)], f"job {number}"
         self._assert_each_once()
 
     def _send(self, body: dict[str, str], number: int) -> Outcome:
@@ -85,7 +89,7 @@ class Chaos:
         path = f"/v1/jobs/chaos-{number}"
         request = {
             **body,
-            "options": VARIANTS[number % len(VARIANTS)],
+            "options": self.variants[number % len(self.variants)],
             "metadata": {"chaos": str(number)},
         }
         with httpx.Client(base_url=self.url, timeout=15) as client:

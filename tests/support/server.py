@@ -93,7 +93,9 @@ class Server:
             for job in items:
                 self.client.delete(f"/v1/jobs/{job['id']}")
 
-    def wait_for(self, job_id: str, *states: str, seconds: float = 20) -> dict[str, object]:
+    def wait_for(
+        self, job_id: str, *states: str, seconds: float = 20, pause_s: float = 0.02
+    ) -> dict[str, object]:
         """The job once it is in one of the states (any final one when none is named)."""
         wanted = states or ("succeeded", "failed", "cancelled", "expired")
         end = time.monotonic() + seconds
@@ -101,7 +103,7 @@ class Server:
             job: dict[str, object] = self.client.get(f"/v1/jobs/{job_id}").json()
             if job.get("state") in wanted:
                 return job
-            time.sleep(0.02)
+            time.sleep(pause_s)
         raise AssertionError(f"job {job_id} is not {wanted}: {job}\n{self.log}")
 
 
