@@ -49,6 +49,7 @@ class Session:
         keep_memory: Keep the arena between runs; False gives memory back for one-off sessions.
         keep_waiting: Let threads wait busily for the next run; False leaves the processors to
             others, for sessions whose runs take turns with other work.
+        threads: Threads within an operator; None for as many as there are.
         profile: Where ONNX Runtime writes the time of every operator, as the beginning of a file's
             path; None for nowhere. `end_profile` names the file.
 
@@ -63,13 +64,14 @@ class Session:
         *,
         keep_memory: bool = True,
         keep_waiting: bool = True,
+        threads: int | None = None,
         profile: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
-        options.intra_op_num_threads = thread_count()
+        options.intra_op_num_threads = threads or thread_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = False
