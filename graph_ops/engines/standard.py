@@ -16,9 +16,11 @@ from graph_ops.engines.backward import (
 )
 from graph_ops.engines.base import EngineInfo, ScoringGraph
 from graph_ops.engines.batch_size import fixes_batch_size, with_batch_size
+from graph_ops.engines.gates import spread_gates
 from graph_ops.engines.pieces import cut, join, piece_length, samples_at_once, side_by_side
 from graph_ops.engines.reduction import ReductionPlan, plan_reduction, values_by_name
 from graph_ops.engines.sums import GRADIENT_SUMS, PRODUCT_SUMS, append_sums, set_outputs
+from graph_ops.engines.swish import expand_swish, fuse_swish
 from graph_ops.errors import GradientError
 from graph_ops.graph import node_label
 from graph_ops.providers import device_of, thread_count
@@ -69,6 +71,8 @@ class StandardEngine:
     def build(self, graph: ScoringGraph) -> ReductionPlan:
         """Append backward and reduction: the plan's model is what has to be run."""
         plan = plan_reduction(graph)
+        spread_gates(plan.model, plan.shapes)
+        fused = fuse_swish(plan.model)
         values = values_by_name(plan.model)
         loss = values[plan.loss]
         wanted = [values[name] for name in plan.wanted]
@@ -79,6 +83,7 @@ class StandardEngine:
                 raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
         sums = append_sums(tape, plan.products, plan.gradients, values.__getitem__, gradients)
         set_outputs(plan.model, [loss, *sums])
+        expand_swish(plan.model, fused)
         return plan
 
     def open_activations(self, graph: ScoringGraph) -> StandardActivations:

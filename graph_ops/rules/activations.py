@@ -125,8 +125,27 @@ def selu_gradient(u: Unary) -> ir.Value:
 
 @unary("Sigmoid")
 def sigmoid_gradient(u: Unary) -> ir.Value:
-    """y·(1 − y)."""
-    return u.times(u.op("Mul", u.y, u.op("Sub", 1.0, u.y)))
+    """y·(1 − y); for 0 ≤ y ≤ 1 the second factor is clip(1 − y, 0, 1)."""
+    if u.x.dtype == ir.DataType.FLOAT:
+        rest = u.op("HardSigmoid", u.y, alpha=-1.0, beta=1.0)
+    else:
+        rest = u.op("Sub", 1.0, u.y)
+    return u.times(u.op("Mul", u.y, rest))
+
+
+@unary("Swish")
+def swish_gradient(u: Unary) -> ir.Value:
+    """With s = σ(α·x), y = x·s: s + α·y·(1 − s)."""
+    alpha = float_of(u.node, "alpha", 1.0)
+    s = u.op("Sigmoid", u.x if alpha == 1.0 else u.op("Mul", u.x, alpha))
+    if u.x.dtype == ir.DataType.FLOAT:
+        rest = u.op("HardSigmoid", s, alpha=-1.0, beta=1.0)
+    else:
+        rest = u.op("Sub", 1.0, s)
+    slope = u.op("Mul", u.y, rest)
+    if alpha != 1.0:
+        slope = u.op("Mul", slope, alpha)
+    return u.times(u.op("Add", s, slope))
 
 
 @unary("HardSigmoid")

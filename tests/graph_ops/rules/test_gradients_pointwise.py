@@ -106,6 +106,8 @@ ACTIVATION_SPECS = [
     function("HardSigmoid(x)"),
     function("HardSigmoid <alpha=0.5, beta=0.3> (x)"),
     function("HardSwish(x)", -5, 5),
+    function("Swish(x)", opset=24),
+    function("Swish <alpha=0.7> (x)", opset=24),
     function("Tanh(x)"),
     function("Softplus(x)"),
     function("Softsign(x)"),
