@@ -164,6 +164,12 @@ class BackwardTape:
         """
         return self.op("MaxPool", value, kernel_shape=[1, 1]) if rank == 4 else value
 
+    def may_be_blocked(self, value: ir.Value) -> bool:
+        """Whether a forward value may be in the blocked layout: float32 images of whole blocks."""
+        dims = self._shapes.get(str(value.name)) or ()
+        is_image = value.dtype == ir.DataType.FLOAT and len(dims) == 4
+        return is_image and bool(dims[1]) and int(dims[1] or 0) % BLOCK == 0
+
     def repeat(self, value: ir.Value, factors: Sequence[int]) -> ir.Value:
         """Every element repeated over a tile of so many positions along each spatial axis.
 
