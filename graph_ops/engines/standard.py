@@ -153,7 +153,8 @@ class StandardSession:
         threads = max(thread_count() - -(-rows // length), 0) + 1
         if self._session is None or self._loaded != (length, threads):
             self._session = None  # its memory is free before another takes its own
-            self._session = Session(with_batch_size(self._plan.model, length), threads=threads)
+            model = with_batch_size(self._plan.model, length)
+            self._session = Session(model, threads=threads, plan_memory=self.info.device == "cpu")
             self._loaded = length, threads
         return self._session
 
