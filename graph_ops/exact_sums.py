@@ -21,6 +21,9 @@ _MASK = np.uint64(2**LIMB_BITS - 1)
 _SHIFT = np.uint64(LIMB_BITS)
 _LARGEST = 2.0**256
 """Room is left above for the sum of 2³² such terms."""
+_BLOCK = 2**13
+"""Terms cut up in one go: what comes of them stays in the cache, and in memory that is not given
+back to the system in between."""
 _AT_ONCE = 2**20
 """Rows added in one go: so many integers below 2³³ add up exactly in float64."""
 
@@ -44,8 +47,12 @@ class ExactSums:
 
     def add(self, terms: NDArray[np.float64]) -> None:
         """Add non-negative terms [N, K] to the K sums."""
-        for start in range(0, terms.shape[0], _AT_ONCE):
-            self._add(terms[start : start + _AT_ONCE])
+        width = max(_BLOCK // max(min(terms.shape[0], _AT_ONCE), 1), 1)
+        for first in range(0, self.is_lost.size, width):
+            part = slice(first, first + width)
+            sums = ExactSums(self.limbs[part], self.is_lost[part])
+            for start in range(0, terms.shape[0], _AT_ONCE):
+                sums._add(terms[start : start + _AT_ONCE, part])
 
     def _add(self, terms: NDArray[np.float64]) -> None:
         count = self.is_lost.size
@@ -66,7 +73,7 @@ class ExactSums:
             weights = digit.reshape(-1).astype(np.float64)
             counted = np.bincount(at, weights, minlength=count * LIMBS)[: count * LIMBS]
             self.limbs += counted.astype(np.int64).reshape(count, LIMBS)
-            self._carry()
+        self._carry()  # three sums below 2⁵³ still fit
 
     def _carry(self) -> None:
         """Bring every digit below 2³², so that equal sums have equal digits."""

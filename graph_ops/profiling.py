@@ -40,7 +40,11 @@ class OperatorTime:
 
 
 def operator_times(
-    model: ir.Model, feeds: Mapping[str, Array], *, budget_s: float = 0.2
+    model: ir.Model,
+    feeds: Mapping[str, Array],
+    *,
+    budget_s: float = 0.2,
+    threads: int | None = None,
 ) -> list[OperatorTime]:
     """Time per type of operator, the longest first.
 
@@ -50,12 +54,14 @@ def operator_times(
         model: The model.
         feeds: One batch.
         budget_s: No further run is begun after this many seconds (three are always made).
+        threads: Threads within an operator; None for as many as there are.
 
     Raises:
         ModelRunError: ONNX Runtime refuses the model.
     """
     with tempfile.TemporaryDirectory(prefix="onnx-profile-") as folder:
-        session = Session(model, keep_memory=False, profile=Path(folder) / "run")
+        profile = Path(folder) / "run"
+        session = Session(model, keep_memory=False, threads=threads, profile=profile)
         session.run(feeds)
         begin, runs = time.perf_counter(), 0
         while runs < RUNS[0] or (runs < RUNS[1] and time.perf_counter() - begin < budget_s):

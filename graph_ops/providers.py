@@ -69,7 +69,7 @@ def provider_list(
 
 
 def thread_count() -> int:
-    """Threads within an operator: `ORT_THREADS`, or the processors this process may use."""
+    """Threads of this process: `ORT_THREADS`, or the processors this process may use."""
     return int(os.environ.get(THREADS_VARIABLE, 0)) or len(os.sched_getaffinity(0))
 
 

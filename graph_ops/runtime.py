@@ -49,6 +49,9 @@ class Session:
         keep_memory: Keep the arena between runs; False gives memory back for one-off sessions.
         keep_waiting: Let threads wait busily for the next run; False leaves the processors to
             others, for sessions whose runs take turns with other work.
+        threads: Threads within an operator; None for as many as there are.
+        plan_memory: Take memory for a run in one piece, laid out by what the first run has shown:
+            for many runs of a graph whose shapes are all fixed.
         profile: Where ONNX Runtime writes the time of every operator, as the beginning of a file's
             path; None for nowhere. `end_profile` names the file.
 
@@ -63,16 +66,18 @@ class Session:
         *,
         keep_memory: bool = True,
         keep_waiting: bool = True,
+        threads: int | None = None,
+        plan_memory: bool = False,
         profile: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
-        options.intra_op_num_threads = thread_count()
+        options.intra_op_num_threads = threads or thread_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.enable_mem_pattern = False
+        options.enable_mem_pattern = plan_memory
         options.enable_cpu_mem_arena = keep_memory
         if not keep_waiting:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -81,6 +86,7 @@ class Session:
             self._session = ort.InferenceSession(payload, options, providers=_providers())
         except Exception as error:
             raise _run_error("load", error) from None
+        self._gives_back = plan_memory
         self.input_names = [i.name for i in self._session.get_inputs()]
         self.output_names = [o.name for o in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
@@ -103,11 +109,19 @@ class Session:
             distinct = list(dict.fromkeys(names))
             for name in distinct:
                 binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._run_options())
+            self._gives_back = False
             arrays = dict(zip(distinct, binding.copy_outputs_to_cpu(), strict=True))
         except Exception as error:
             raise _run_error("run", error) from None
         return [np.asarray(arrays[name]) for name in names]
+
+    def _run_options(self) -> Any:
+        """With `plan_memory`, what the first run took piece by piece is given back."""
+        options = ort.RunOptions()
+        if self._gives_back:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def end_profile(self) -> Path:
         """Stop taking times; the file that holds them."""

@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     gpu_memory_bytes: Bytes | None = None
     """Bound on the GPU memory arena of one job, in bytes; all there is when not set."""
     ort_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of one job within an operator; 0 takes as many as there are processors."""
+    """Threads of one job; 0 takes as many as there are processors."""
     ort_training_python: Path | None = None
     """Python of the environment with onnxruntime-training. When not set: that of the environment
     beside the server's own, with `-training` after its name."""

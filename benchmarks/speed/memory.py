@@ -3,8 +3,9 @@
     python -m benchmarks.speed.memory [NETWORK ...] [--batch 8]
 
 What must live are the values that the forward part computes and the backward part reads, as the
-scoring graph has them. What is measured is how far the process grows from the loaded graph to its
-peak. Each network has a process of its own.
+scoring graph has them: of the whole batch, and of the samples that are scored side by side. What is
+measured is how far the process grows from the loaded graph to its peak. Each network has a process
+of its own.
 """
 
 from __future__ import annotations
@@ -26,14 +27,12 @@ from benchmarks.speed.scoring import GOALS
 from benchmarks.tables import markdown_table
 from graph_ops.engines.backward import append_backward
 from graph_ops.engines.base import ScoringGraph
-from graph_ops.engines.batch_size import with_batch_size
 from graph_ops.engines.reduction import plan_reduction, values_by_name
 from graph_ops.engines.standard import StandardEngine
-from graph_ops.engines.sums import PRODUCT_SUMS
 from graph_ops.loss import TARGET_INPUT
 from graph_ops.model import load_model
 from graph_ops.network import TaylorPrunableNetwork
-from graph_ops.runtime import Session
+from graph_ops.providers import thread_count
 
 MIB = 2**20
 GOAL = 1.5
@@ -67,11 +66,18 @@ def measure(name: str, batch: int) -> dict[str, float]:
     network.update_score({input_name: inputs[:1], "labels": labels[:1]})
     graph = network.scorer.graph
     assert graph is not None
-    plan = StandardEngine().build(graph)
-    session = Session(with_batch_size(plan.model, batch))
+    session = StandardEngine().open(graph)
+    session.load(batch)
+    together = min(batch, thread_count() * session.piece_length(batch))
     before = resident()
-    session.run({input_name: inputs, TARGET_INPUT: labels}, [plan.loss, PRODUCT_SUMS])
-    return {"living": living_bytes(graph, batch) / MIB, "grown": (peak() - before) / MIB}
+    session.contributions({input_name: inputs, TARGET_INPUT: labels})
+    grown = peak() - before
+    sample = living_bytes(graph, 1)
+    return {
+        "batch": sample * batch / MIB,
+        "together": sample * together / MIB,
+        "grown": grown / MIB,
+    }
 
 
 def resident() -> int:
@@ -104,9 +110,11 @@ def main() -> None:
         command += ["--batch", str(arguments.batch)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         facts = json.loads(done.stdout)
-        ratio = f"{facts['grown'] / facts['living']:.2f}"
-        rows.append([name, f"{facts['living']:.0f}", f"{facts['grown']:.0f}", ratio])
-    print(markdown_table(["network", "must live, MiB", "grown by, MiB", f"ratio (≤ {GOAL})"], rows))
+        ratios = [f"{facts['grown'] / facts[of]:.2f}" for of in ("batch", "together")]
+        rows.append([name, *(f"{facts[of]:.0f}" for of in facts), *ratios])
+    header = ["must live, MiB", "side by side, MiB", "grown by, MiB"]
+    header += [f"grown / must live (≤ {GOAL})", "grown / side by side"]
+    print(markdown_table(["network", *header], rows))
 
 
 if __name__ == "__main__":

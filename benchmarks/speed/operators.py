@@ -1,9 +1,10 @@
 """Which operators a scoring spends its time in, beside those of a plain inference.
 
-    python -m benchmarks.speed.operators [NETWORK ...] [--batch 8]
+    python -m benchmarks.speed.operators [NETWORK ...]
 
-By ONNX Runtime's profiler, each type's share of one plain inference: 1.00 is as long as that takes.
-Names are those of the graph that ONNX Runtime makes of the model.
+By ONNX Runtime's profiler, of one sample in one thread, as samples are scored side by side. Each
+type's share of one plain inference: 1.00 is as long as that takes. Names are those of the graph
+that ONNX Runtime makes of the model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from benchmarks.speed.networks import exported, images
 from benchmarks.speed.scoring import CLASSES, GOALS
 from benchmarks.tables import markdown_table
+from graph_ops.engines.batch_size import with_batch_size
 from graph_ops.engines.standard import StandardEngine
 from graph_ops.loss import TARGET_INPUT
 from graph_ops.model import load_model
@@ -25,20 +27,20 @@ from graph_ops.runtime import Array
 SHOWN = 8
 
 
-def table(name: str, batch: int) -> str:
+def table(name: str) -> str:
     """The types that take longest in a scoring."""
     path = exported(name)
-    input_name, inputs = images(path, batch)
-    labels = np.random.default_rng(1).integers(0, CLASSES, batch)
+    input_name, inputs = images(path, 1)
+    labels = np.random.default_rng(1).integers(0, CLASSES, 1)
     network = TaylorPrunableNetwork(load_model(path))
-    network.update_score({input_name: inputs[:1], "labels": labels[:1]})
+    network.update_score({input_name: inputs, "labels": labels})
     graph = network.scorer.graph
     assert graph is not None
     feeds: dict[str, Array] = {input_name: inputs}
-    plain = {t.op_type: t for t in operator_times(network.source.model, feeds, budget_s=3)}
-    scoring = operator_times(
-        StandardEngine().build(graph).model, {**feeds, TARGET_INPUT: labels}, budget_s=3
-    )
+    inference = with_batch_size(network.source.model, 1)
+    scored = with_batch_size(StandardEngine().build(graph).model, 1)
+    plain = {t.op_type: t for t in operator_times(inference, feeds, budget_s=3, threads=1)}
+    scoring = operator_times(scored, {**feeds, TARGET_INPUT: labels}, budget_s=3, threads=1)
     whole = sum(t.ms for t in plain.values())
     rows = []
     for found in scoring[:SHOWN]:
@@ -59,10 +61,9 @@ def main() -> None:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.operators", description=__doc__)
     parser.add_argument("networks", nargs="*", default=list(GOALS))
-    parser.add_argument("--batch", type=int, default=8)
     arguments = parser.parse_args()
     for name in arguments.networks:
-        print(table(name, arguments.batch), flush=True)
+        print(table(name), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 
+def fixes_batch_size(model: ir.Model) -> bool:
+    """Whether the model runs with one number of samples only."""
+    shapes = [value.shape for value in model.graph.inputs]
+    return any(s is not None and s.rank() > 0 and s.is_static(0) for s in shapes)
+
+
 def with_batch_size(model: ir.Model, rows: int) -> ir.Model:
     """A copy whose inputs have so many rows where their first axis is open.
 

@@ -89,12 +89,12 @@ class ReductionPlan:
         """Per tap [N, C] from the two arrays that the graph gives back.
 
         Args:
-            products: [N, ΣC] means over positions of z·g.
-            sums: [N, ΣC] means over positions of g_y, of the taps with an offset.
+            products: [N, ΣC] means over positions of z·g, those of the last tap first.
+            sums: [N, ΣC] means over positions of g_y, of the taps with an offset, likewise.
         """
         result: list[Array] = []
         first = second = 0
-        for column in self.columns:
+        for column in reversed(self.columns):
             count = column.tap.filters
             part = products[:, first : first + count].astype(np.float64)
             part *= column.product_positions
@@ -104,7 +104,7 @@ class ReductionPlan:
                 part -= column.offset * column.positions * sums[:, second : second + count]
                 second += count
             result.append(part)
-        return result
+        return result[::-1]
 
 
 def plan_reduction(graph: ScoringGraph) -> ReductionPlan:

@@ -15,12 +15,15 @@ from graph_ops.engines.backward import (
     upstream,
 )
 from graph_ops.engines.base import EngineInfo, ScoringGraph
-from graph_ops.engines.batch_size import with_batch_size
+from graph_ops.engines.batch_size import fixes_batch_size, with_batch_size
+from graph_ops.engines.gates import spread_gates
+from graph_ops.engines.pieces import cut, join, piece_length, samples_at_once, side_by_side
 from graph_ops.engines.reduction import ReductionPlan, plan_reduction, values_by_name
 from graph_ops.engines.sums import GRADIENT_SUMS, PRODUCT_SUMS, append_sums, set_outputs
+from graph_ops.engines.swish import expand_swish, fuse_swish
 from graph_ops.errors import GradientError
 from graph_ops.graph import node_label
-from graph_ops.providers import device_of
+from graph_ops.providers import device_of, thread_count
 from graph_ops.runtime import Array, Session, first_provider
 
 NAME = "standard"
@@ -68,6 +71,8 @@ class StandardEngine:
     def build(self, graph: ScoringGraph) -> ReductionPlan:
         """Append backward and reduction: the plan's model is what has to be run."""
         plan = plan_reduction(graph)
+        spread_gates(plan.model, plan.shapes)
+        fused = fuse_swish(plan.model)
         values = values_by_name(plan.model)
         loss = values[plan.loss]
         wanted = [values[name] for name in plan.wanted]
@@ -78,6 +83,7 @@ class StandardEngine:
                 raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
         sums = append_sums(tape, plan.products, plan.gradients, values.__getitem__, gradients)
         set_outputs(plan.model, [loss, *sums])
+        expand_swish(plan.model, fused)
         return plan
 
     def open_activations(self, graph: ScoringGraph) -> StandardActivations:
@@ -96,11 +102,12 @@ class StandardEngine:
 
 
 class StandardSession:
-    """A scoring graph in ONNX Runtime, loaded for batches of one size.
+    """A scoring graph in ONNX Runtime, loaded for pieces of one size (`graph_ops.engines.pieces`).
 
     With every shape known the runtime keeps products in its blocked layout, and works out shape
-    arithmetic once. It is loaded anew where a batch has another size, so that what comes of a
-    batch depends on nothing but the batch, whatever was scored before it and in which process.
+    arithmetic once. It is loaded anew where the pieces of a batch have another size, so that what
+    comes of a batch depends on nothing but the batch, whatever was scored before it and in which
+    process.
 
     Args:
         plan: What is run.
@@ -109,7 +116,7 @@ class StandardSession:
     def __init__(self, plan: ReductionPlan) -> None:
         self._plan = plan
         self._session: Session | None = None
-        self._rows = 0
+        self._loaded = (0, 0)
         provider = first_provider()
         self.info = EngineInfo(
             name=NAME,
@@ -117,6 +124,8 @@ class StandardSession:
             provider=provider,
             device=device_of(provider),
         )
+        self._at_once = samples_at_once(plan.model, plan.shapes)
+        self._is_whole = self.info.device != "cpu" or fixes_batch_size(plan.model)
 
     def contributions(self, feeds: Mapping[str, Array]) -> tuple[Array, list[Array]]:
         """[N] losses, and per tap [N, C] sums of activation·gradient over the positions."""
@@ -124,16 +133,30 @@ class StandardSession:
         if self._plan.gradients:
             names.append(GRADIENT_SUMS)
         rows = next(iter(feeds.values())).shape[0]
-        if rows != self._rows:
-            self._session, self._rows = (
-                None,
-                0,
-            )  # its memory is free before another takes its own
-            self._session = Session(with_batch_size(self._plan.model, rows))
-            self._rows = rows
-        assert self._session is not None
-        losses, products, *rest = self._session.run(feeds, names)
+        session = self.load(rows)
+        pieces = list(cut(feeds, self.piece_length(rows)))
+        callers = min(len(pieces), thread_count())
+        parts = side_by_side(lambda piece: session.run(piece, names), pieces, callers)
+        losses, products, *rest = join(parts, rows)
         return losses, self._plan.contributions(products, rest[0] if rest else None)
+
+    def piece_length(self, rows: int) -> int:
+        """Samples of a piece of a batch."""
+        return rows if self._is_whole else piece_length(rows, self._at_once)
+
+    def load(self, rows: int) -> Session:
+        """Load the graph for batches of so many samples, unless it is.
+
+        Threads that are left over when every piece has one work within operators.
+        """
+        length = self.piece_length(rows)
+        threads = max(thread_count() - -(-rows // length), 0) + 1
+        if self._session is None or self._loaded != (length, threads):
+            self._session = None  # its memory is free before another takes its own
+            model = with_batch_size(self._plan.model, length)
+            self._session = Session(model, threads=threads, plan_memory=self.info.device == "cpu")
+            self._loaded = length, threads
+        return self._session
 
 
 class StandardActivations:

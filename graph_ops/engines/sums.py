@@ -42,6 +42,9 @@ def append_sums(
 ) -> list[ir.Value]:
     """Write means over positions, joined to `PRODUCT_SUMS` and `GRADIENT_SUMS`, both [N, ΣC].
 
+    The last of each come first: that is how backward finds them, and the runtime takes them in
+    their order, so that no gradient waits for its sum.
+
     Args:
         tape: Where nodes are written.
         products: Tensors z of which z·g is summed, g the gradient they name.
@@ -54,11 +57,11 @@ def append_sums(
     """
     parts = [
         _pooled(tape, tape.op("Mul", gradient_of[z.gradient], value_of(z.name)), z)
-        for z in products
+        for z in reversed(products)
     ]
     outputs = [_joined(tape, parts, PRODUCT_SUMS)]
     if gradients:
-        sums = [_pooled(tape, gradient_of[y.gradient], y) for y in gradients]
+        sums = [_pooled(tape, gradient_of[y.gradient], y) for y in reversed(gradients)]
         outputs.append(_joined(tape, sums, GRADIENT_SUMS))
     return outputs
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from graph_ops.channels import Dims
 
 
+BLOCK = 16
+"""Channels of a block of ONNX Runtime's blocked layout (with AVX-512). Where they do not divide
+the channels of a tensor it is not in that layout."""
+
+
 class BackwardTape:
     """Writes backward nodes into a scoring graph.
 
@@ -158,6 +163,27 @@ class BackwardTape:
         that layout too. Only 4-D tensors have it.
         """
         return self.op("MaxPool", value, kernel_shape=[1, 1]) if rank == 4 else value
+
+    def may_be_blocked(self, value: ir.Value) -> bool:
+        """Whether a forward value may be in the blocked layout: float32 images of whole blocks."""
+        dims = self._shapes.get(str(value.name)) or ()
+        is_image = value.dtype == ir.DataType.FLOAT and len(dims) == 4
+        return is_image and bool(dims[1]) and int(dims[1] or 0) % BLOCK == 0
+
+    def repeat(self, value: ir.Value, factors: Sequence[int]) -> ir.Value:
+        """Every element repeated over a tile of so many positions along each spatial axis.
+
+        In the blocked layout where the value is.
+        """
+        return self.op(
+            "Resize",
+            value,
+            None,
+            self.constant(np.asarray([1, 1, *factors], dtype=np.float32)),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
 
     def refuse(self, node: ir.Node, reason: str) -> GradientError:
         """The error a rule raises when it does not apply to a node."""

@@ -77,6 +77,9 @@ def shrink_gradient(u: Unary) -> ir.Value:
 @unary("Clip")
 def clip_gradient(u: Unary) -> ir.Value:
     """[min < y < max]; an absent or infinite bound bounds nothing."""
+    low, high = _bound(u, 1), _bound(u, 2)
+    if u.tape.may_be_blocked(u.x) and low == 0.0 < high < LARGEST_THRESHOLD:
+        return u.times(_inside(u, high))
     result = u.g
     for index, mask, comparison in ((1, above, "Greater"), (2, below, "Less")):
         bound = input_at(u.node, index)
@@ -92,6 +95,30 @@ def clip_gradient(u: Unary) -> ir.Value:
             factor = mask(u, u.y, number)
         result = u.op("Mul", result, factor)
     return result
+
+
+def _inside(u: Unary, high: float) -> ir.Value:
+    """[0 < y < h] as [max(2·y − h, 0) − y < 0], of 0 ≤ y ≤ h in the blocked layout.
+
+    There this is two kernels, for whatever scales a channel is a convolution, which takes in the
+    activation behind it, and adds to what nobody reads afterwards where it lies. No difference is
+    rounded where it decides: from h/2 on both are exact.
+    """
+    beyond = u.op("Relu", _scaled(u, u.y, 2.0, -high))
+    return below(u, u.op("Add", _scaled(u, u.y, -1.0, 0.0), beyond), 0.0)
+
+
+def _scaled(u: Unary, value: ir.Value, factor: float, offset: float) -> ir.Value:
+    """factor·value + offset, as the BatchNormalization of every channel."""
+    channels = int(u.tape.dims(u.x)[1] or 0)
+    vectors = [u.tape.constant(np.full(channels, n, np.float32)) for n in (factor, offset, 0, 1)]
+    return u.tape.op("BatchNormalization", value, *vectors, epsilon=0.0)
+
+
+def _bound(u: Unary, index: int) -> float:
+    """A stored bound; NaN for none, or one that is computed."""
+    array = constant_array(input_at(u.node, index))
+    return math.nan if array is None else float(array.reshape(-1)[0])
 
 
 @unary("Elu")
@@ -125,8 +152,27 @@ def selu_gradient(u: Unary) -> ir.Value:
 
 @unary("Sigmoid")
 def sigmoid_gradient(u: Unary) -> ir.Value:
-    """y·(1 − y)."""
-    return u.times(u.op("Mul", u.y, u.op("Sub", 1.0, u.y)))
+    """y·(1 − y); for 0 ≤ y ≤ 1 the second factor is clip(1 − y, 0, 1)."""
+    if u.x.dtype == ir.DataType.FLOAT:
+        rest = u.op("HardSigmoid", u.y, alpha=-1.0, beta=1.0)
+    else:
+        rest = u.op("Sub", 1.0, u.y)
+    return u.times(u.op("Mul", u.y, rest))
+
+
+@unary("Swish")
+def swish_gradient(u: Unary) -> ir.Value:
+    """With s = σ(α·x), y = x·s: s + α·y·(1 − s)."""
+    alpha = float_of(u.node, "alpha", 1.0)
+    s = u.op("Sigmoid", u.x if alpha == 1.0 else u.op("Mul", u.x, alpha))
+    if u.x.dtype == ir.DataType.FLOAT:
+        rest = u.op("HardSigmoid", s, alpha=-1.0, beta=1.0)
+    else:
+        rest = u.op("Sub", 1.0, s)
+    slope = u.op("Mul", u.y, rest)
+    if alpha != 1.0:
+        slope = u.op("Mul", slope, alpha)
+    return u.times(u.op("Add", s, slope))
 
 
 @unary("HardSigmoid")

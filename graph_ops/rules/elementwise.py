@@ -54,6 +54,7 @@ UNARY = (
     "Softplus",
     "Softsign",
     "Sqrt",
+    "Swish",
     "Tanh",
     "ThresholdedRelu",
 )

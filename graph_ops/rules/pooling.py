@@ -101,6 +101,8 @@ def global_average_pool_gradient(
         return []
     spatial = tape.spatial(x)
     scaled = tape.op("Mul", g, tape.scalar(1 / math.prod(spatial), like=x))
+    if len(spatial) == 2 and x.dtype == ir.DataType.FLOAT:
+        return [tape.repeat(tape.blocked(scaled, 4), spatial)]
     expanded = tape.op("Expand", scaled, tape.ints([1, 1, *spatial]))
     return [tape.blocked(expanded, 2 + len(spatial))]
 
@@ -150,16 +152,7 @@ def _shares(node: ir.Node, tape: BackwardTape, x: ir.Value, windows: Windows) ->
 
 def _repeat_tiles(tape: BackwardTape, shares: ir.Value, windows: Windows) -> ir.Value:
     """Every element repeated over its tile; a rest of the input belongs to no window."""
-    scales = tape.constant(np.asarray([1, 1, *windows.kernel], dtype=np.float32))
-    repeated = tape.op(
-        "Resize",
-        shares,
-        None,
-        scales,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    repeated = tape.repeat(shares, windows.kernel)
     rest = [i - s for i, s in zip(windows.inputs, windows.spans, strict=True)]
     return crop_or_pad(tape, repeated, windows.spans, [0] * len(rest), rest)
 

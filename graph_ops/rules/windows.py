@@ -166,6 +166,8 @@ def spread_windows(
         return _spread_dense(tape, gradient, weight, windows, group)
     if all(k == 1 for k in windows.kernel) and is_sized:
         return _spread_points(tape, gradient, weight, windows, group)
+    if group > 1 and tape.dims(weight)[:2] == (group, 1) and _is_image(weight):
+        return _spread_depthwise(tape, gradient, weight, windows)
     return _spread_strided(tape, gradient, weight, windows, group)
 
 
@@ -197,7 +199,7 @@ def _spread_points(
 ) -> ir.Value:
     """A strided convolution of single elements: mix channels first, where the tensor is small.
 
-    Then every channel for itself is spread over the stride.
+    Then zeros are put between the elements of every channel.
     """
     mixed = tape.op(
         "Conv",
@@ -206,10 +208,67 @@ def _spread_points(
         kernel_shape=list(w.kernel),
         group=group,
     )
+    if _is_image(weight):
+        ends = _room_behind(w)
+        spaced = _insert_zeros(tape, mixed, w)
+        lengths = [st * o for st, o in zip(w.strides, w.outputs, strict=True)]
+        placed = crop_or_pad(tape, spaced, lengths, [-b for b in w.begins], ends)
+        return tape.blocked(placed, 4)
     channels = int(tape.dims(weight)[1] or 0) * group
     dtype = np.dtype(np.float32) if weight.dtype is None else weight.dtype.numpy()
     ones = tape.constant(np.ones((channels, 1, *w.kernel), dtype=dtype))
     return _spread_strided(tape, mixed, ones, w, channels)
+
+
+def _spread_depthwise(
+    tape: BackwardTape, gradient: ir.Value, weight: ir.Value, w: Windows
+) -> ir.Value:
+    """Zeros between the elements, then a Conv with the flipped kernel, channel by channel.
+
+    ConvTranspose would do without the zeros, but leaves the blocked layout and adds up a matrix
+    of every tap.
+    """
+    lengths = [s * o for s, o in zip(w.strides, w.outputs, strict=True)]
+    before = [e - 1 - b for e, b in zip(w.extents, w.begins, strict=True)]
+    ends = _room_behind(w)
+    spaced = crop_or_pad(
+        tape,
+        _insert_zeros(tape, gradient, w),
+        lengths,
+        [min(b, 0) for b in before],
+        [min(a, 0) for a in ends],
+    )
+    channels = int(tape.dims(weight)[0] or 0)
+    return tape.op(
+        "Conv",
+        spaced,
+        flipped(tape, weight, channels),
+        kernel_shape=list(w.kernel),
+        dilations=list(w.dilations),
+        strides=[1] * len(w.kernel),
+        pads=[max(p, 0) for p in (*before, *ends)],
+        group=channels,
+    )
+
+
+def _insert_zeros(tape: BackwardTape, value: ir.Value, w: Windows) -> ir.Value:
+    """(N, C, *outputs) to (N, C, *stride·outputs): every element and the zeros behind it."""
+    grid = np.zeros([s * o for s, o in zip(w.strides, w.outputs, strict=True)], dtype=np.float32)
+    grid[tuple(slice(None, None, s) for s in w.strides)] = 1.0
+    return tape.op("Mul", tape.repeat(value, w.strides), tape.constant(grid[None, None]))
+
+
+def _room_behind(w: Windows) -> list[int]:
+    """What of each input axis lies behind stride·outputs elements; negative where they end."""
+    return [
+        i - s * o + b for i, s, o, b in zip(w.inputs, w.strides, w.outputs, w.begins, strict=True)
+    ]
+
+
+def _is_image(weight: ir.Value) -> bool:
+    """Whether a weight is one of two spatial axes, in float32."""
+    shape = weight.shape
+    return weight.dtype == ir.DataType.FLOAT and shape is not None and shape.rank() == 4
 
 
 def flipped(tape: BackwardTape, weight: ir.Value, group: int) -> ir.Value:

@@ -11,6 +11,7 @@ import pytest
 
 from graph_ops import runtime
 from graph_ops.bundle import Batch
+from graph_ops.engines import pieces
 from graph_ops.engines.ort_training.cuda_libraries import library_files, preload
 from graph_ops.errors import OutOfMemoryError
 from graph_ops.gpu import gpu_state
@@ -196,6 +197,7 @@ def test_scores_are_the_same_when_memory_runs_out(monkeypatch: pytest.MonkeyPatc
         return run(self, feeds, outputs)
 
     monkeypatch.setattr(runtime.Session, "run", run_in_little_memory)
+    monkeypatch.setattr(pieces, "LEAST_BYTES", 1 << 40)  # a batch is one piece
     cramped.update_score(digits.batch(count=32))
     np.testing.assert_allclose(cramped.state.sum_abs, whole.state.sum_abs, rtol=1e-5)
     facts = cramped.scorer.engine_facts

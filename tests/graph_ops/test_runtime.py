@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnx_ir as ir
 
@@ -34,4 +36,15 @@ def test_large_weights_are_lent_and_give_the_same_numbers() -> None:
     x = np.arange(SIDE, dtype=np.float32)[None]
     for unread in (False, True):
         (y,) = Session(model_with(unread=unread)).run({"x": x})
+        np.testing.assert_array_equal(y, 2 * x)
+
+
+def test_memory_that_is_planned_serves_many_runs_at_once() -> None:
+    model = model_with(unread=False)
+    model.graph.inputs[0].shape = ir.Shape([1, SIDE])
+    session = Session(model, threads=1, plan_memory=True)
+    rows = [np.full((1, SIDE), number, dtype=np.float32) for number in range(12)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda x: session.run({"x": x})[0], rows))
+    for x, y in zip(rows, found, strict=True):
         np.testing.assert_array_equal(y, 2 * x)

@@ -29,8 +29,8 @@ def clipped(low: float, high: float) -> bytes:
     """Conv, BatchNormalization, Clip, Conv; with gradients on both sides of both bounds."""
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(GRAPH % (low, high))
-    shapes = {"w1": (8, 3, 3, 3), "w2": (5, 8, 1, 1)}
-    shapes |= dict.fromkeys(("scale", "bias", "mean", "var"), (8,))
+    shapes = {"w1": (16, 3, 3, 3), "w2": (5, 16, 1, 1)}
+    shapes |= dict.fromkeys(("scale", "bias", "mean", "var"), (16,))
     for name, shape in shapes.items():
         array = rng.uniform(0.5, 1.5, shape) if name == "var" else rng.standard_normal(shape)
         model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))

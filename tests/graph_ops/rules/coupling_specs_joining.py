@@ -16,6 +16,7 @@ UNARY_SPECS = [
     ),
     unary("Mish", opset=18),
     unary("Gelu", opset=20),
+    unary("Swish", opset=24),
     between("Log, Sqrt, Reciprocal", "p = Exp(a)\nq = Sqrt(p)\nr = Log(q)\ns = Exp(r)\n"
             "m = Reciprocal(s)"),
     between("Cast to half and back", "h = Cast <to = 10> (a)\nm = Cast <to = 1> (h)"),

@@ -128,6 +128,14 @@ def hard_swish(node: ir.Node, write: Writer) -> Outputs:
     return [write.op("Mul", _x(node), _hard_sigmoid(_x(node), write, 1.0 / 6.0, 0.5))]
 
 
+@rewrite("Swish")
+def swish(node: ir.Node, write: Writer) -> Outputs:
+    """x·σ(α·x)."""
+    alpha = float_of(node, "alpha", 1.0)
+    scaled = _x(node) if alpha == 1.0 else write.op("Mul", _x(node), alpha)
+    return [write.op("Mul", _x(node), write.op("Sigmoid", scaled))]
+
+
 def _softplus(x: ir.Value, write: Writer) -> ir.Value:
     """The stable form m + log(e^(x − m) + e^(−m)), with m = max(x, 0) stopped."""
     peak = write.op("Relu", write.stop(x))
