@@ -51,6 +51,8 @@ FINE = 0.02
 """Shares closer than this are not told apart."""
 STEP = 0.03
 """How much larger the next full trial is at least when none has held."""
+LAST_AIM = 0.75
+"""Part of the drop that is aimed at where no trial can follow."""
 ROUNDING = 1e-9
 REACH = 0.15
 """How much smaller it is at most when none has failed."""
@@ -142,7 +144,7 @@ class _Search:
                     break
                 share = self._larger(low, high, number)
                 continue
-            share = self._smaller(low, best)
+            share = self._smaller(low, best, number)
             if number >= FULL_TRIALS or best.share - share < FINE / 2:
                 return self._course(best, found)
         raise UnreachableTargetError(
@@ -209,12 +211,14 @@ class _Search:
         share = max(self._between(low, high, wanted), low.share + step)
         return float(min(share, 1 - FINE / 2))
 
-    def _smaller(self, low: Trial, best: Trial) -> float:
+    def _smaller(self, low: Trial, best: Trial, tried: int) -> float:
         """The next size after one that holds; `low` is the largest that failed, if one did."""
         if not math.isinf(low.drop):
             if low.estimate <= self._wanted:  # it failed by the drop alone, which jumps
                 return (low.share + best.share) / 2
-            return self._between(low, best, self._wanted)
+            # What the last trial finds is lost if it fails, so it keeps off the line.
+            is_last = tried + 1 >= FULL_TRIALS
+            return self._between(low, best, self._wanted * (LAST_AIM if is_last else 1))
         rise = self._logarithm(best.estimate) - self._logarithm(0.0)
         room = self._logarithm(self._wanted) - self._logarithm(best.estimate)
         reach = REACH if rise <= 0 else min(REACH, room * (1 - best.share) / rise)
