@@ -25,7 +25,7 @@ def phony_targets() -> set[str]:
 
 def make(*arguments: str, **variables: str) -> str:
     # Flags of a make that runs these tests are not for this one, nor is what it has set.
-    set_by_make = ("MAKEFLAGS", "MFLAGS", "ORT_THREADS", "OPENBLAS_NUM_THREADS")
+    set_by_make = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ORT_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {k: v for k, v in os.environ.items() if k not in set_by_make} | variables
     done = subprocess.run(
         ["make", *arguments],
