@@ -59,8 +59,9 @@ def _gated(graph: ir.Graph, shapes: dict[str, Dims]) -> Iterator[tuple[ir.Node, 
             dims, gate_dims = shapes.get(str(other.name)), shapes.get(str(gate.name))
             if dims is None or gate_dims is None or gate.dtype != ir.DataType.FLOAT:
                 continue
-            channels = dims[1] if len(dims) == 4 and None not in dims[1:] else None
-            if dims[0] is not None or channels is None or channels % BLOCK:
+            if len(dims) != 4 or dims[0] is not None or None in dims[1:]:
+                continue
+            if int(dims[1] or 0) % BLOCK:
                 continue
             if gate_dims == (*dims[:2], 1, 1) and dims[2:] != (1, 1):
                 yield node, index, dims

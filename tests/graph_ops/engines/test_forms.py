@@ -112,3 +112,26 @@ def test_the_backward_graph_stays_in_the_layout() -> None:
     written = set(operators(StandardEngine().build(graph).model))
     assert "Swish" not in written
     assert "ConvTranspose" not in written
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        ((), (None, CHANNELS, 4, 4)),
+        ((None, 1, 4, 4), (None, CHANNELS, 4, 4)),
+        ((None, 5), (None, 5)),
+        ((None, CHANNELS, 1), (None, CHANNELS, 8)),
+        ((None, CHANNELS, 1, 1), (None, CHANNELS, 4, None)),
+        ((None, 5, 1, 1), (None, 5, 4, 4)),
+        ((2, CHANNELS, 1, 1), (2, CHANNELS, 4, 4)),
+        (None, (None, CHANNELS, 4, 4)),
+    ],
+)
+def test_products_of_other_shapes_stay(factors: tuple[Dims | None, Dims | None]) -> None:
+    head = '<ir_version: 9, opset_import: ["" : 17]> agraph (float a, float b) => (float y)'
+    model = ir.from_proto(onnx.parser.parse_model(head + "{y = Mul (a, b)}"))
+    shapes = {name: dims for name, dims in zip("ab", factors, strict=True) if dims is not None}
+    before = dict(shapes)
+    spread_gates(model, shapes)
+    assert [node.op_type for node in model.graph] == ["Mul"]
+    assert shapes == before
