@@ -184,7 +184,8 @@ class LinearFit:
         else:
             self._is_constant &= bool((rows == rows[:, :1]).all())
             self._equations.add(rows, residuals)
-            if not self._layer.visible.is_everything:
+            is_normal = isinstance(self._equations, NormalEquations)
+            if is_normal and not self._layer.visible.is_everything:
                 self._kept.add(rows, values, targets)
             if seen.source is not None:
                 self._add_channels(seen.source, x, counted)
