@@ -113,3 +113,30 @@ def test_a_body_arrives_whole_however_it_is_cut(
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 201 ")
     assert hashlib.sha256(body).hexdigest().encode() in answer
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 30])
+def test_a_request_begins_where_a_long_body_ends(server: Server, overlap: int) -> None:
+    """Whatever part of the next head comes in the piece in which the body ends."""
+    bodies = [b"ok %d %d " % (index, overlap) + bytes(PIECE_BYTES) for index in range(3)]
+    with connect(server) as connection:
+        sent = b""
+        for body in bodies:
+            sent += (
+                POST
+                + b"Content-Type: application/octet-stream\r\n"
+                + b"Content-Length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            cut = len(sent) - 10 * 4096
+            connection.sendall(sent[:cut])
+            assert_is_silent(connection)
+            connection.sendall(sent[cut : len(sent) - overlap])
+            sent = sent[len(sent) - overlap :]
+        last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(sent + last)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    places = [answer.find(hashlib.sha256(body).hexdigest().encode()) for body in bodies]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert answer.count(b"HTTP/1.1 20") == 4
