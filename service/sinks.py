@@ -1,29 +1,15 @@
-"""Where received bytes go: files on disk, hashed on the way, and short texts in memory.
-
-The kernel keeps written bytes in memory until much of that is used up; flushing a file of some
-gigabytes then takes as long as the disk needs for all of it. So the disk is set to work while the
-bytes still come, and flushing the rest can go on beside whatever reads the file.
-"""
+"""Where received bytes go: files on disk, hashed on the way, and short texts in memory."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.hashed_file import HashedFile
 from service.problems import Problem
-
-# Shorter pieces are hashed before they are written, longer ones at the same time: both take about
-# as long, and a piece of this size many times longer than waking a thread.
-_LONG_PIECE_BYTES = 2**18
-# So many bytes are handed to the disk at once.
-_WRITE_BACK_BYTES = 32 * 2**20
-_SYNC_FILE_RANGE_WRITE = 2
 
 
 @dataclass(frozen=True)
@@ -76,10 +62,8 @@ class FileSink:
         self._too_large_code = too_large_code
         self._part = part
         self._on_bytes = on_bytes
-        self._digest = hashlib.sha256()
-        self._hashing = ThreadPoolExecutor(1, "sha256")
-        self._size = self._handed_over = 0
-        self._file = path.open("xb", buffering=0)
+        self._size = 0
+        self._file = HashedFile(path)
 
     def write(self, data: memoryview | bytes) -> None:
         """Append bytes.
@@ -96,26 +80,10 @@ class FileSink:
                 limit_bytes=self._max_bytes,
             )
         self._on_bytes(len(data))
-        if len(data) < _LONG_PIECE_BYTES:
-            self._digest.update(data)
-            self._write(data)
-            return
-        hashed = self._hashing.submit(self._digest.update, data)
         try:
-            self._write(data)
-        finally:
-            hashed.result()  # the bytes are the caller's again
-
-    def _write(self, data: memoryview | bytes) -> None:
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            self._file.append(data)
         except OSError as error:
             raise _disk_problem(error) from error
-        if self._size - self._handed_over >= _WRITE_BACK_BYTES:
-            _begin_write_back(self._file.fileno(), self._handed_over, self._size)
-            self._handed_over = self._size
 
     def expect(self, size_bytes: int) -> None:
         """Refuse on a declared size, before a byte comes.
@@ -135,23 +103,23 @@ class FileSink:
         """Close; the file is complete, but only `ReceivedFile.flush` makes it last.
 
         Raises:
-            Problem: the file is empty.
+            Problem: the file is empty, or the disk is full.
         """
         if self._size == 0:
             self.abandon()
             raise Problem("upload_empty", f"The {self._part} has no bytes.", part=self._part)
-        self._close()
-        return ReceivedFile(self._path, self._filename, self._digest.hexdigest(), self._size)
+        try:
+            sha256 = self._file.finish()
+        except OSError as error:
+            self.abandon()
+            raise _disk_problem(error) from error
+        return ReceivedFile(self._path, self._filename, sha256, self._size)
 
     def abandon(self) -> None:
         """Close and remove the file, unless it is finished."""
-        if not self._file.closed:
-            self._close()
+        if not self._file.is_closed:
+            self._file.close()
             self._path.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        self._file.close()
-        self._hashing.shutdown()
 
 
 class TextSink:
@@ -189,12 +157,6 @@ class TextSink:
             raise Problem(
                 "multipart_invalid", f"The part {self._part!r} is not text in UTF-8."
             ) from None
-
-
-def _begin_write_back(fd: int, start: int, end: int) -> None:
-    """Let the disk begin with some bytes of a file; a hint, which may come to nothing."""
-    offset, count = ctypes.c_int64(start), ctypes.c_int64(end - start)
-    ctypes.CDLL(None).sync_file_range(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
 
 
 def _disk_problem(error: OSError) -> Exception:

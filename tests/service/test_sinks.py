@@ -1,53 +1,59 @@
-"""Received files: on their way to the disk while they still come."""
+"""Received files: a disk that takes no more is a problem, whenever it shows."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from service import sinks
+from service.hashed_file import BLOCK_BYTES
 from service.problems import Problem
 from service.sinks import FileSink
 
 
 def sink_at(path: Path) -> FileSink:
     return FileSink(
-        path, "a.npz", max_bytes=1000, too_large_code="too_large", part="file", on_bytes=print
+        path,
+        "a.npz",
+        max_bytes=2 * BLOCK_BYTES,
+        too_large_code="too_large",
+        part="file",
+        on_bytes=print,
     )
 
 
-def test_the_disk_is_given_every_byte_once_while_they_come(
+def fail(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_while_the_bytes_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[tuple[int, int]] = []
-    begin = sinks._begin_write_back
-
-    def note(fd: int, start: int, end: int) -> None:
-        begin(fd, start, end)
-        assert os.fstat(fd).st_size == end, "bytes are given that are not written yet"
-        given.append((start, end))
-
-    monkeypatch.setattr(sinks, "_WRITE_BACK_BYTES", 100)
-    monkeypatch.setattr(sinks, "_begin_write_back", note)
     sink = sink_at(tmp_path / "body")
-    for size in (60, 60, 99, 1, 250, 7):
-        sink.write(bytes(size))
-    received = sink.finish()
-    received.flush()
-    assert given == [(0, 120), (120, 220), (220, 470)]
-    assert received.sha256 == hashlib.sha256(bytes(477)).hexdigest()
+    monkeypatch.setattr(os, "write", fail)
+    sink.write(b"bytes")
+    with pytest.raises(Problem) as caught:
+        sink.write(bytes(BLOCK_BYTES))
+    assert caught.value.code == "insufficient_storage"
+    sink.abandon()
+    assert not (tmp_path / "body").exists()
 
 
-def test_a_disk_that_turns_out_to_be_full_is_a_problem(
+def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = sink_at(tmp_path / "body")
+    sink.write(b"bytes")
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(Problem) as caught:
+        sink.finish()
+    assert caught.value.code == "insufficient_storage"
+    assert not (tmp_path / "body").exists()
+
+
+def test_a_disk_that_turns_out_to_be_full_when_it_is_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(fd: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     sink = sink_at(tmp_path / "body")
     sink.write(b"bytes")
     received = sink.finish()
