@@ -55,7 +55,7 @@ class Children:
 
     Args:
         settings: Their limits.
-        spares: Children kept waiting for the next prune job.
+        spares: Children kept waiting for the next job or inspection.
     """
 
     def __init__(self, settings: Settings, spares: int = 0) -> None:
@@ -182,4 +182,5 @@ class Children:
         """
         named = {key: str(path) for key, path in paths.items()}
         request = {"action": action, "options": options, **named}
-        await run_child(self._module, workdir, {**request, **self._input_limits}, self._inspection)
+        request = {**request, **self._input_limits}
+        await run_child(self._module, workdir, request, self._inspection, spares=self._spares)

@@ -167,16 +167,22 @@ class Spares:
     def __init__(self, module: str, count: int) -> None:
         self._module = module
         self._count = count
+        self._starting = 0
         self._waiting: deque[asyncio.subprocess.Process] = deque()
 
     async def fill(self) -> None:
         """Start what is missing, if that is possible."""
         self._waiting = deque(p for p in self._waiting if p.returncode is None)
-        try:
-            while len(self._waiting) < self._count:
-                self._waiting.append(await start_child(self._module, None))
-        except OSError as error:
-            log.warning("no child could be started beforehand: %s", error)
+        while len(self._waiting) + self._starting < self._count:
+            self._starting += 1
+            try:
+                process = await start_child(self._module, None)
+            except OSError as error:
+                log.warning("no child could be started beforehand: %s", error)
+                return
+            finally:
+                self._starting -= 1
+            self._waiting.append(process)
 
     async def take(self, workdir: Path) -> asyncio.subprocess.Process | None:
         """A child that works in this folder from now on; None when none waits."""

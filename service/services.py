@@ -77,7 +77,7 @@ class Services:
         store = JobStore(database, settings.job_retention_s)
         workers = Workers(database)
         metrics = Metrics(store.statistics, workers, storage)
-        children = Children(settings)
+        children = Children(settings, settings.warm_children)
         guard = OutboundGuard.of(settings)
         quotas = Quotas(settings)
         tracing = open_tracing(settings.traces_url, "api", settings.worker)

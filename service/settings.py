@@ -135,8 +135,9 @@ class Settings(BaseSettings):
     """Shards that the scoring in a job is split into where its option `score_shards` does not say.
     Workers that have nothing else to do score them at the same time."""
     warm_children: Annotated[int, Field(ge=0)] = 1
-    """Child processes that a worker keeps waiting, with the library imported, for the next jobs.
-    Each takes about 150 MB; without one a job starts about a second later."""
+    """Child processes that a worker keeps waiting, with the library imported, for the next jobs,
+    and an API for the next inspections. Each takes about 150 MB; without one a job starts, and an
+    upload is answered, up to a second later."""
     max_queued_jobs: Annotated[int, Field(ge=0)] = 64
     """Jobs that may wait for a place; further ones are refused until there is room."""
     max_concurrent_inspections: Annotated[int, Field(ge=1)] = 2

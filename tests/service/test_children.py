@@ -66,6 +66,13 @@ def test_the_next_job_runs_in_the_child_that_waits(server: Server) -> None:
     assert server.spare() != spare, "a child is used once"
 
 
+def test_the_next_inspection_is_done_by_the_child_that_waits(server: Server) -> None:
+    before = server.spare("api")
+    server.client.post("/v1/models", content=b"ok to inspect").raise_for_status()
+    assert not before.is_running()
+    assert server.spare("api") != before, "a child is used once"
+
+
 def test_a_waiting_child_that_died_costs_nothing(server: Server) -> None:
     prune(server)
     server.spare().kill()

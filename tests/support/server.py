@@ -59,13 +59,13 @@ class Server:
         roles = psutil.Process(self.process.pid).children()
         return [process for role in roles for process in native_work(role)]
 
-    def spare(self) -> psutil.Process:
-        """A child that waits for the next job."""
-        worker = self.role("worker")
-        assert worker is not None
+    def spare(self, role: str = "worker") -> psutil.Process:
+        """A child of a role that waits for the next job or inspection."""
+        parent = self.role(role)
+        assert parent is not None
         end = time.monotonic() + 10
         while time.monotonic() < end:
-            for process in worker.children():
+            for process in parent.children():
                 if _is_spare(process):
                     return process
             time.sleep(0.02)
