@@ -3,8 +3,9 @@
 `cat FILE` writes into a loopback connection whose other end throws the bytes away, or writes them
 to a file and flushes it, which is the fairer bound; the upload writes the same file to disk,
 hashes it, flushes it and has a child inspect it. SHA-256 alone, by one thread, is a bound of its
-own. All are taken by turns, and the best time of each counts. The peak of the API's memory is told
-as well. TMPDIR says which disk is used.
+own. Where there is curl, it uploads too, as a raw body and as a form. All are taken by turns, and
+the best time of each counts. The peak of the API's memory is told as well. TMPDIR says which disk
+is used.
 
     python -m benchmarks.upload [--gigabytes 2] [--rounds 3]
 """
@@ -12,7 +13,9 @@ as well. TMPDIR says which disk is used.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -27,6 +30,9 @@ from benchmarks.tables import markdown_table
 from service.client import Client
 from service.client.transfers import sha256_of
 from tests.support.server import Server, running_server
+
+_RAW = "application/octet-stream"
+_PAUSE_S = 1.5
 
 
 def cat_s(path: Path, target: Path) -> float:
@@ -95,6 +101,16 @@ def upload_s(server: Server, client: Client, path: Path) -> tuple[float, float, 
     return at[0] - began, at[-1] - at[0], answered - at[0]
 
 
+def curl_s(server: Server, *arguments: str) -> float:
+    """Seconds from the start of curl until it has the answer to an upload."""
+    began = time.perf_counter()
+    command = ["curl", "-sS", "--fail", *arguments, f"{server.url}/v1/bundles"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    answered = time.perf_counter()
+    server.client.delete(f"/v1/bundles/{json.loads(answer)['id']}").raise_for_status()
+    return answered - began
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -126,9 +142,20 @@ def main() -> None:
                     note("client hashes first", hashed)
                     note("upload sent", sent)
                     note("upload answered", answered)
+                    if shutil.which("curl"):
+                        # Between two uploads lies what it takes to start the next spare child.
+                        time.sleep(_PAUSE_S)
+                        raw = ["-X", "POST", "-H", f"Content-Type: {_RAW}", "-T", str(path)]
+                        note("curl, raw, answered", curl_s(server, *raw))
+                        time.sleep(_PAUSE_S)
+                        note("curl, form, answered", curl_s(server, "-F", f"file=@{path}"))
+                        time.sleep(_PAUSE_S)
     best = {name: min(seconds) for name, seconds in taken.items()}
-    table = [[name, f"{s:.2f}", f"{size / s / 1e6:.0f}"] for name, s in best.items()]
-    print(markdown_table([f"{size / 2**30:g} GiB", "s", "MB/s"], table))
+    cat = best["cat through a socket"]
+    table = [
+        [name, f"{s:.2f}", f"{size / s / 1e6:.0f}", f"{cat / s:.0%}"] for name, s in best.items()
+    ]
+    print(markdown_table([f"{size / 2**30:g} GiB", "s", "MB/s", "of cat"], table))
     print(f"API: {before / 1e6:.0f} MB before, {peak.size_bytes / 1e6:.0f} MB at most")
 
 
