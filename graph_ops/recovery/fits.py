@@ -17,9 +17,10 @@ from graph_ops.recovery.rows import WindowForm, draw_positions
 from graph_ops.recovery.summary import LayerRecovery
 from graph_ops.runtime import Array
 
-ROWS_PER_INPUT = 16
-ROWS = (8192, 24576)
-"""Rows that are fitted: `ROWS_PER_INPUT` for each input, but at least and at most so many."""
+ROWS = 24576
+"""Rows that are fitted, of every layer: narrow ones gain by many as well."""
+CHANNEL_ROWS = 16
+"""Rows for each channel where channels are mixed."""
 WIDEST = 6144
 """Widest row whose normal equations are formed: 300 MB for one matrix."""
 DUAL_ROWS = 4096
@@ -212,8 +213,7 @@ class LinearFit:
     def _start(self, available: int) -> Equations:
         """The form of the equations, and how many positions of a sample are drawn."""
         inputs, groups = self._layer.form.inputs, self._layer.form.groups
-        wanted = min(max(ROWS_PER_INPUT * inputs, ROWS[0]), ROWS[1])
-        self._positions = max(1, min(available, -(-wanted // max(1, self._fitted))))
+        self._positions = max(1, min(available, -(-ROWS // max(1, self._fitted))))
         has_intercept = self._layer.slot is not None
         rows = self._positions * self._fitted
         if self.needs_source:
@@ -240,7 +240,7 @@ class LinearFit:
     def _add_channels(self, source: Array, x: Array, counted: int) -> None:
         """Show the equations both networks' inputs at positions drawn from each sample."""
         assert isinstance(self._equations, MixingEquations)
-        wanted = ROWS_PER_INPUT * x.shape[1] // max(1, self._fitted) + 1
+        wanted = CHANNEL_ROWS * x.shape[1] // max(1, self._fitted) + 1
         at = draw_positions(self._rng, counted, x.shape[2:], wanted)
         index: Any = (at[:, 0], slice(None), *(at[:, 1 + a] for a in range(x.ndim - 2)))
         if np.isfinite(source[index]).all():

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Batch, Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.graph import constant_array
+from graph_ops.recovery.blas import threads_for
+from graph_ops.recovery.elimination import Elimination, Reader, eliminate
 from graph_ops.recovery.gram import Change
 from graph_ops.recovery.judge import Judge
 from graph_ops.recovery.layers import WEIGHTED, Layer, find_layers
@@ -84,6 +86,60 @@ class Trials:
                 room -= moments.nbytes
                 if moments.count:
                     self._moments[index] = moments
+
+    def eliminated(self, channels: Sequence[int]) -> Elimination | None:
+        """The order in which classes go by what their readers cannot make up for.
+
+        Args:
+            channels: Class ids.
+
+        Returns:
+            The order, as places among `channels`; None where no reader's moments are known, or
+            weights are not refitted.
+        """
+        if self._method != "reconstruct":
+            return None
+        readers = self._readers(self._with(channels))
+        found = [self._reader(index, channels) for index in readers if index in self._moments]
+        usable = [reader for reader in found if reader is not None]
+        return eliminate(usable, len(channels)) if usable else None
+
+    def _reader(self, index: int, channels: Sequence[int]) -> Reader | None:
+        """How a node reads classes; None where its moments or its form do not say."""
+        node, moments = self._base.graph[index], self._moments[index]
+        array, form = constant_array(node.inputs[1]), _form(node)
+        known = moments.precision()
+        assert array is not None
+        assert form is not None
+        if known is None:
+            return None
+        covariance, precision = known
+        weight = _matrix(form, array)[0].astype(np.float64)
+        with threads_for(covariance.shape[0]):
+            variance = float(np.sum((covariance @ weight) * weight))
+        read = self._classes_read(index, form.inputs)
+        columns = [np.flatnonzero(read == c) for c in channels]
+        used = np.unique(np.concatenate(columns))
+        return Reader(
+            precision[np.ix_(used, used)],
+            weight[used],
+            [np.searchsorted(used, c) for c in columns],
+            variance,
+        )
+
+    def _classes_read(self, index: int, width: int) -> NDArray[np.int64]:
+        """[width] the class that each input of a node's row belongs to, -1 for none."""
+        original = self._classes.channels.model.graph[index]
+        for node, place, axis in self._classes.channels.consumers:
+            value = original.inputs[0]
+            if node is original and place == 0 and value is not None:
+                labels = self._classes.channels.axis(value, axis)
+                if labels is not None:
+                    ids = self._classes.class_of[labels]
+                    ids = ids[~self._dropped[ids]]
+                    if ids.size and width % ids.size == 0:
+                        return np.tile(ids, width // ids.size)
+        return np.full(width, -1)
 
     def place(self, going: Iterable[int]) -> int:
         """Index of the first node that changes when classes go."""
