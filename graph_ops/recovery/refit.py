@@ -21,7 +21,7 @@ from graph_ops.recovery.gram import Change
 from graph_ops.recovery.layers import Layer, find_layers
 from graph_ops.recovery.samples import RefitSamples
 from graph_ops.recovery.summary import LayerRecovery
-from graph_ops.recovery.walk import Walker
+from graph_ops.recovery.walk import Walker, held
 from graph_ops.recovery.weights import BIAS_INPUT, RefittedWeights, store
 
 FRONTIER_BYTES = 600_000_000
@@ -58,8 +58,9 @@ def refit(
     """
     layers, skipped = find_layers(classes, dropped, model)
     original = classes.channels.model
-    ours = Walker(model, samples.batches, FRONTIER_BYTES)
-    theirs = Walker(original, samples.batches, FRONTIER_BYTES)
+    batches = held(samples.batches)
+    ours = Walker(model, batches, FRONTIER_BYTES)
+    theirs = Walker(original, batches, FRONTIER_BYTES)
     values = {str(o.name): o for n in original.graph for o in n.outputs}
     summaries = [LayerRecovery(s.name, s.op_type, "none", reason=s.reason) for s in skipped]
     tensors: set[str] = set()
