@@ -26,7 +26,7 @@ from graph_ops.goals.drop_search import DropSearch, Trial
 from graph_ops.goals.ranking import Ranking
 from graph_ops.metrics import Comparison, Examiner, Interval
 from graph_ops.network import TaylorPrunableNetwork
-from graph_ops.recovery import Recovery, RefittedWeights
+from graph_ops.recovery import Originals, Recovery, RefittedWeights
 from graph_ops.rounds import Course
 from graph_ops.run import Run
 from graph_ops.scores import ScoreState
@@ -79,6 +79,7 @@ class _Search:
         self._trials = [Trial(**finding) for finding in ranking.findings]
         self._replayed = 0
         self._held: _Found | None = None
+        ranking.network.originals = Originals()
         self._smallest = self._share_left(ranking.set_to(Goal()))
         self._search = DropSearch(
             wanted,
