@@ -117,7 +117,7 @@ class DropSearch:
             else:
                 self.failed = trial
             if self.best is not None:
-                if number >= limit or self._is_sharp(self.best):
+                if number >= limit or self._is_settled(self.best):
                     break
                 share = self._smaller(self.best)
             elif share >= 1 - FINE:
@@ -131,9 +131,10 @@ class DropSearch:
         # Three of 300 samples are 0.01, however the difference of two means was rounded.
         return trial.worst <= self._wanted + ROUNDING
 
-    def _is_sharp(self, best: Trial) -> bool:
-        low = self._smallest if self.failed is None else self.failed.share
-        return best.share - low < FINE / 2
+    def _is_settled(self, best: Trial) -> bool:
+        if self.failed is None:
+            return best.share - self._smallest < FINE / 2
+        return best.share - self.failed.share < FINE
 
     def _first(self) -> float:
         bound = min(GAIN[self._recovery] * self._wanted, self._largest(LARGEST_GUESS))
