@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.bundle import Batch, Dataset
+from graph_ops.bundle import Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.graph import constant_array
 from graph_ops.recovery.blas import threads_for
@@ -26,7 +26,7 @@ from graph_ops.recovery.moments import Moments
 from graph_ops.recovery.refit import FRONTIER_BYTES, write_change
 from graph_ops.recovery.rows import LinearForm, draw_positions, linear_form
 from graph_ops.recovery.samples import RefitSamples
-from graph_ops.recovery.walk import Batches, Walker
+from graph_ops.recovery.walk import Walker, held
 from graph_ops.recovery.weights import RefittedWeights, kept_channels, kept_elements
 from graph_ops.runtime import Array
 from graph_ops.surgery import cut
@@ -36,8 +36,6 @@ ROWS = (4096, 16384)
 """Rows whose moments are taken: `ROWS_PER_INPUT` for each input, at least and at most so many."""
 MOMENTS_BYTES = 1_000_000_000
 """Moments of all layers, at most; the layers after that are not refitted in a trial."""
-HELD_BYTES = 200_000_000
-"""Inputs held in memory of each part of the samples, at most; more are read for each trial."""
 WHOLE_ERROR = 1.0
 """Error of the outputs without a layer: about what they are themselves."""
 
@@ -68,7 +66,7 @@ class Trials:
         self._classes, self._dropped, self._weights = classes, dropped, weights
         self._samples, self._judge, self._method, self._seed = samples, judge, method, seed
         self._base = self._cut(dropped)
-        self._walker = Walker(self._base, _held(samples.checked), FRONTIER_BYTES)
+        self._walker = self._walk(samples.checked)
         self._position = 0
         self._moments: dict[int, Moments] = {}
 
@@ -76,7 +74,7 @@ class Trials:
         """Take the moments of all that reads any of the classes."""
         if self._method is None:
             return
-        walker = Walker(self._base, _held(self._samples.fitted), FRONTIER_BYTES)
+        walker = self._walk(self._samples.fitted)
         nodes = list(self._base.graph)
         room = MOMENTS_BYTES
         for index in self._readers(self._with(going)):
@@ -180,6 +178,10 @@ class Trials:
         dropped[list(going)] = True
         return dropped
 
+    def _walk(self, samples: Dataset) -> Walker:
+        batches = held(lambda: samples.batches("scored"))
+        return Walker(self._base, batches, FRONTIER_BYTES)
+
     def _cut(self, dropped: NDArray[np.bool_]) -> ir.Model:
         model = cut(self._classes, dropped)
         self._weights.lay_over(self._classes, dropped, model)
@@ -256,18 +258,6 @@ class Trials:
         scale = layer.scale.reshape(change.bias.shape)
         moved = None if change.weights is None else change.weights * scale[:, None, :]
         return Change(moved, change.bias * scale)
-
-
-def _held(samples: Dataset) -> Batches:
-    """The batches of samples, read once where they fit: images are slow to decode."""
-    held: list[Batch] = []
-    size = 0
-    for batch in samples.batches("scored"):
-        held.append(batch)
-        size += sum(array.nbytes for array in batch.inputs.values())
-        if size > HELD_BYTES:
-            return lambda: samples.batches("scored")
-    return lambda: held
 
 
 def _form(node: ir.Node) -> LinearForm | None:
