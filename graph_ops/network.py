@@ -36,7 +36,7 @@ from graph_ops.metrics.judgement import Judgement
 from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
 from graph_ops.prunability import Prunability
-from graph_ops.recovery import Recovery, RefittedWeights, Sensitivity, recover
+from graph_ops.recovery import Originals, Recovery, RefittedWeights, Sensitivity, recover
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
@@ -88,6 +88,8 @@ class TaylorPrunableNetwork:
         self.cost = CostModel(self.classes)
         self.dropped: NDArray[np.bool_] = np.zeros(self.classes.count, dtype=np.bool_)
         self.weights = RefittedWeights()
+        self.originals: Originals | None = None
+        """What recoveries keep of the original, where several are to come."""
         """What recovery changed, at the original's shapes; nothing without it."""
         self.last_scores = np.full(self.classes.count, np.nan)
         self._prunability = Prunability(self.classes, self.options)
@@ -328,6 +330,7 @@ class TaylorPrunableNetwork:
             limit=INTERIM_SAMPLES if is_interim else MAX_SAMPLES,
             iterations=self.options.distill_iterations,
             tell=tell,
+            originals=self.originals,
         )
         self.take_weights(recovery.weights)
         return recovery

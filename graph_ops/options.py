@@ -148,7 +148,8 @@ class PruneOptions(_Options):
     rank_by: Literal["auto", "score", "score_per_mac", "error_per_mac"] = "auto"
     """What is compared across layers; `auto` is `score` for the targets `filters` and
     `filter_ratio`, and `score_per_mac` for the others. `error_per_mac` measures what each layer is
-    worth: parts of it go, the rest is refitted, and the outputs' error counts."""
+    worth: parts of it go, the rest is refitted, and the outputs' error counts; within a layer those
+    filters go first that a refit can make up for."""
     reduction: Literal["sum", "mean"] = "sum"
     """How activation·gradient is reduced over a filter's output positions: `sum` is the
     first-order change of the loss; `mean` (Molchanov 2017) divides by their number."""

@@ -38,10 +38,12 @@ class DropOrder:
     Attributes:
         units: Class ids of each, lowest score first.
         droppable: How many of them may go when nothing else does.
+        is_free: Whether any classes may make up a unit, not only those that do.
     """
 
     units: Sequence[Sequence[int]]
     droppable: int
+    is_free: bool = True
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class Selector:
                 for convolution, count in going.items():
                     left[convolution] -= count
                 droppable += 1
-            found.append(DropOrder(units, droppable))
+            is_free = not self._classes.balances.is_bound[units[0][0]]
+            found.append(DropOrder(units, droppable, is_free))
         return found
 
     def _sequences(

@@ -2,13 +2,17 @@
 
 1,000 labelled images of a training set score and refit. The hold-outs (2,000 digits, 4,000 images
 of CIFAR-10's test set) are read for the accuracies in the tables and for nothing else. Defaults are
-chosen by the 3,000 training images of the file that are left.
+chosen by the 3,000 training images of the file that are left. A benchmark of larger bundles may
+take those, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.tasks import Task, cifar10, digits
 
@@ -16,6 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 SHARED = REPOSITORY.parent / "shared"
 MODELS = REPOSITORY / "benchmarks" / "models"
 CIFAR10 = Path("data") / "cifar10_8k.npz"
+MNIST = Path("data") / "mnist_10k.npz"
 """Below the shared folder."""
 CALIBRATION, TEST = 1000, 4000
 DIGITS = "digits"
@@ -39,8 +44,13 @@ def missing_files(names: Sequence[str], shared: Path = SHARED) -> list[Path]:
     return [path for path in needed if not path.exists()]
 
 
-def network(name: str, shared: Path = SHARED) -> Task:
+def network(name: str, shared: Path = SHARED, samples: int = CALIBRATION) -> Task:
     """A network with its data.
+
+    Args:
+        name: One of `NAMES`.
+        shared: The folder of networks and data that are not the repository's.
+        samples: Calibration samples.
 
     Raises:
         FileNotFoundError: the model or its data is not there; the message names it.
@@ -50,5 +60,26 @@ def network(name: str, shared: Path = SHARED) -> Task:
         files = ", ".join(str(path) for path in missing)
         raise FileNotFoundError(f"{name} cannot be measured without {files}")
     if name == DIGITS:
-        return digits()
-    return cifar10(file_of(name, shared), shared / CIFAR10, CALIBRATION, TEST)
+        return _with_more(digits(), samples, shared / MNIST)
+    return cifar10(file_of(name, shared), shared / CIFAR10, samples, TEST)
+
+
+def _with_more(task: Task, samples: int, data: Path) -> Task:
+    """The digits with so many calibration samples; none of those added is a test sample.
+
+    Raises:
+        FileNotFoundError: the file that holds more of them is not there.
+    """
+    if samples <= len(task.labels):
+        return replace(task, images=task.images[:samples], labels=task.labels[:samples])
+    known = {image.tobytes() for image in (*task.images, *task.test_images)}
+    with np.load(data) as arrays:
+        images = arrays["images"][:, np.newaxis].astype(np.float32) / np.float32(255)
+        labels = arrays["labels"].astype(np.int64)
+    new = [i for i, image in enumerate(images) if image.tobytes() not in known]
+    new = new[: samples - len(task.labels)]
+    return replace(
+        task,
+        images=np.concatenate([task.images, images[new]]),
+        labels=np.concatenate([task.labels, labels[new]]),
+    )

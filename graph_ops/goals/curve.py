@@ -19,6 +19,7 @@ from graph_ops.conclusion import Conclusion
 from graph_ops.goals.latency import search_latency
 from graph_ops.goals.ranking import Ranking
 from graph_ops.network import TaylorPrunableNetwork
+from graph_ops.recovery import Originals
 from graph_ops.result import CurvePoint, PruneResult
 from graph_ops.rounds import Course
 from graph_ops.run import Run
@@ -45,6 +46,7 @@ def prune_along(
     assert count is not None
     ranking = Ranking(run, network, dataset, saved, scores)
     ends = _ends(run, ranking, dataset, conclusion)
+    network.originals = Originals()
     points: list[CurvePoint] = []
     result: PruneResult | None = None
     for number, goal in enumerate(ends, start=1):

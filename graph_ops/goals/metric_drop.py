@@ -1,24 +1,17 @@
 """The smallest model whose held-out metric stays within a drop.
 
-A search along one ranking, over the share x of what is to be small (MACs, parameters, bytes) that
-is left. Two kinds of trials:
-
-1. *plain*: the cut alone. Costs a run over the hold-out. A few of them find where the cut costs so
-   much that recovery should just be able to give it back; that is the first guess.
-2. *full*: with the recovery that the result gets. Nearly the whole cost of a run, so three at most
-   as long as one of them holds. The next size is where the logarithm of the drop, which is nearly
-   linear in x, would be the one that is allowed.
+`drop_search.py` chooses the sizes to try along one ranking; here they are cut, recovered and
+measured.
 
 On a few hundred samples, accuracy moves in jumps by chance, and whoever tries several sizes picks
 the lucky one. The probability that is given to the right class moves smoothly on the same samples,
 so the drop is also estimated with its help (`Comparison.estimate_drop`). A size holds where the
-drop and its estimate are both within what is allowed; the next size is chosen by the estimate. The
-confidence interval of the drop says whether so many samples could decide it.
+drop and its estimate are both within what is allowed. The confidence interval of the drop says
+whether so many samples could decide it.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -29,33 +22,15 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Dataset
 from graph_ops.checkpoint import SavedRun
 from graph_ops.errors import OptionsError, UnreachableTargetError
+from graph_ops.goals.drop_search import DropSearch, Trial
 from graph_ops.goals.ranking import Ranking
 from graph_ops.metrics import Comparison, Examiner, Interval
 from graph_ops.network import TaylorPrunableNetwork
-from graph_ops.recovery import Recovery, RefittedWeights
+from graph_ops.recovery import Originals, Recovery, RefittedWeights
 from graph_ops.rounds import Course
 from graph_ops.run import Run
 from graph_ops.scores import ScoreState
 from graph_ops.selection import Goal, Selection
-
-PLAIN_TRIALS = {"none": 6}
-"""Without recovery plain trials are all that there is."""
-FEW_PLAIN_TRIALS = 4
-FULL_TRIALS = 3
-GAIN = {"none": 1.0, "bias": 2.0, "reconstruct": 8.0, "distill": 8.0}
-"""How much smaller recovery is taken to make a drop, for the first guess. `reconstruct` did by 4.5
-to 18 on the networks of benchmarks/goals.py."""
-LARGEST_GUESS = 0.3
-"""No plain drop of an accuracy beyond this is taken to be given back."""
-FINE = 0.02
-"""Shares closer than this are not told apart."""
-STEP = 0.03
-"""How much larger the next full trial is at least when none has held."""
-LAST_AIM = 0.75
-"""Part of the drop that is aimed at where no trial can follow."""
-ROUNDING = 1e-9
-REACH = 0.15
-"""How much smaller it is at most when none has failed."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +43,6 @@ class _Found:
     dropped: NDArray[np.bool_]
     last_scores: NDArray[np.float64]
     weights: RefittedWeights
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One size that was tried.
-
-    Attributes:
-        kind: `plain` or `full`.
-        share: What is left of the quantity that is made small.
-        drop: By how much the metric is worse.
-        estimate: The same as other samples would show it, so far as these can tell.
-    """
-
-    kind: str
-    share: float
-    drop: float
-    estimate: float
 
 
 def search_metric_drop(
@@ -120,8 +78,17 @@ class _Search:
         self._wanted = wanted
         self._trials = [Trial(**finding) for finding in ranking.findings]
         self._replayed = 0
-        self._found: _Found | None = None
+        self._held: _Found | None = None
+        ranking.network.originals = Originals()
         self._smallest = self._share_left(ranking.set_to(Goal()))
+        self._search = DropSearch(
+            wanted,
+            self._smallest,
+            run.options.recovery,
+            len(dataset.held_out),
+            is_bounded=examiner.metric.is_higher_better,
+            attempt=self._attempt,
+        )
 
     def find(self) -> Course:
         """Run the trials; the network is left at the one that holds.
@@ -129,118 +96,37 @@ class _Search:
         Raises:
             UnreachableTargetError: every model that was tried is worse than that.
         """
-        share, high = self._guess()
-        low = Trial("none", self._smallest, math.inf, math.inf)
-        best: Trial | None = None
-        found: _Found | None = None
-        for number in itertools.count(1):
-            trial = self._trial("full", share)
-            if self._holds(trial):
-                best, found, high = trial, self._found, trial
-            else:
-                low = trial
-            if best is None:
-                if share >= 1 - FINE:
-                    break
-                share = self._larger(low, high, number)
-                continue
-            share = self._smaller(low, best, number)
-            if number >= FULL_TRIALS or best.share - share < FINE / 2:
-                return self._course(best, found)
+        best = self._search.find()
+        if best is not None:
+            return self._course(best)
+        mildest = self._search.failed
+        assert mildest is not None
         raise UnreachableTargetError(
             f"Target max_metric_drop = {self._wanted:g} cannot be reached: the mildest cut that "
-            f"was tried lost {low.drop:.4g} of {self._examiner.metric.name}. Allow a "
+            f"was tried lost {mildest.drop:.4g} of {self._examiner.metric.name}. Allow a "
             "larger drop, or give more samples.",
             target="max_metric_drop",
             wanted=self._wanted,
-            best={"drop": low.drop, "share": low.share},
+            best={"drop": mildest.drop, "share": mildest.share},
         )
-
-    def _holds(self, trial: Trial) -> bool:
-        # Three of 300 samples are 0.01, however the difference of two means was rounded.
-        return max(trial.drop, trial.estimate) <= self._wanted + ROUNDING
 
     def _estimate(self, comparison: Comparison) -> float:
         return comparison.estimate_drop(self._wanted / 2)
 
-    def _guess(self) -> tuple[float, Trial]:
-        """Where full trials begin, and the smallest size that holds by the cut alone."""
-        method = self._run.options.recovery
-        bound = GAIN[method] * self._wanted
-        if self._examiner.metric.is_higher_better:
-            bound = max(self._wanted, min(bound, LARGEST_GUESS))
-        low, high = Trial("none", self._smallest, math.inf, math.inf), Trial("none", 1.0, 0.0, 0.0)
-        holds = high
-        for _ in range(PLAIN_TRIALS.get(method, FEW_PLAIN_TRIALS)):
-            if high.share - low.share <= 2 * FINE:
-                break
-            trial = self._trial("plain", self._inner(low, high, bound))
-            low, high = (low, trial) if trial.estimate <= bound else (trial, high)
-            if self._holds(trial) and trial.share < holds.share:
-                holds = trial
-        return min(self._between(low, high, bound), holds.share), holds
-
-    def _inner(self, low: Trial, high: Trial, wanted: float) -> float:
-        """A share well inside a bracket, by interpolation where both ends are known."""
-        width = high.share - low.share
-        if math.isinf(low.drop):
-            return low.share + width / 2
-        inside = self._between(low, high, wanted)
-        return min(max(inside, low.share + width / 4), high.share - width / 4)
-
-    def _between(self, low: Trial, high: Trial, wanted: float) -> float:
-        """Where the drop would be `wanted`, if its logarithm were linear; the ends included."""
-        if math.isinf(low.drop):
-            return low.share
-        a, b, c = (self._logarithm(d) for d in (low.estimate, high.estimate, wanted))
-        if a <= b:
-            return high.share
-        share = low.share + (high.share - low.share) * (a - c) / (a - b)
-        return float(np.clip(share, low.share + FINE / 2, high.share))
-
-    def _logarithm(self, drop: float) -> float:
-        """Of a drop, which may be nothing: below what half a sample is worth all are alike."""
-        return math.log(max(drop, 0.0) + self._wanted / 4 + 0.5 / len(self._dataset.held_out))
-
-    def _larger(self, low: Trial, high: Trial, failed: int) -> float:
-        """The next size after full trials that all failed; the last of them should be safe."""
-        wanted = self._wanted if failed + 1 < FULL_TRIALS else self._wanted / 2
-        if high.share <= low.share:  # the cut alone held, and with recovery it did not
-            high = Trial("none", 1.0, 0.0, 0.0)
-        step = STEP * 2 ** max(0, failed - FULL_TRIALS)
-        share = max(self._between(low, high, wanted), low.share + step)
-        return float(min(share, 1 - FINE / 2))
-
-    def _smaller(self, low: Trial, best: Trial, tried: int) -> float:
-        """The next size after one that holds; `low` is the largest that failed, if one did."""
-        if not math.isinf(low.drop):
-            if low.estimate <= self._wanted:  # it failed by the drop alone, which jumps
-                return (low.share + best.share) / 2
-            # What the last trial finds is lost if it fails, so it keeps off the line.
-            is_last = tried + 1 >= FULL_TRIALS
-            return self._between(low, best, self._wanted * (LAST_AIM if is_last else 1))
-        rise = self._logarithm(best.estimate) - self._logarithm(0.0)
-        room = self._logarithm(self._wanted) - self._logarithm(best.estimate)
-        reach = REACH if rise <= 0 else min(REACH, room * (1 - best.share) / rise)
-        return max(best.share - reach, self._smallest)
-
-    @property
-    def _last(self) -> Trial:
-        return self._trials[self._replayed - 1]
-
-    def _trial(self, kind: str, share: float) -> Trial:
+    def _attempt(self, kind: str, share: float) -> Trial:
         """Try a size; what an earlier run of the same search found is taken over."""
         if self._replayed < len(self._trials):
-            self._replayed += 1
-            self._found = None
-            return self._last
-        self._run.tell("search", len(self._trials), 0, f"{kind} trial at {share:.1%}")
-        self._found = self._carry_out(kind, share)
-        comparison = self._found.comparison
-        trial = Trial(kind, share, comparison.drop, self._estimate(comparison))
-        self._trials.append(trial)
+            trial, found = self._trials[self._replayed], None
+        else:
+            self._run.tell("search", len(self._trials), 0, f"{kind} trial at {share:.1%}")
+            found = self._carry_out(kind, share)
+            estimate = self._estimate(found.comparison)
+            trial = Trial(kind, share, found.comparison.drop, estimate)
+            self._trials.append(trial)
+            self._ranking.note(dict(vars(trial)))
         self._replayed += 1
-        self._ranking.note(dict(vars(trial)))
+        if kind == "full" and self._search.holds(trial):
+            self._held = found
         return trial
 
     def _carry_out(self, kind: str, share: float) -> _Found:
@@ -261,11 +147,10 @@ class _Search:
             network.weights,
         )
 
-    def _course(self, best: Trial, found: _Found | None) -> Course:
+    def _course(self, best: Trial) -> Course:
         """Set the network to the trial that holds; what was taken over is carried out again."""
         share = best.share
-        if found is None:
-            found = self._carry_out("full", share)
+        found = self._held or self._carry_out("full", share)
         self._ranking.network.restore(found.dropped, found.last_scores, found.weights)
         self._ranking.note_round(found.selection)
         reason = "target_reached"

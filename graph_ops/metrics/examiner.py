@@ -10,10 +10,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.bundle import Dataset
+from graph_ops.bundle import Batch, Dataset
 from graph_ops.metrics.definitions import Metric
 from graph_ops.metrics.intervals import Interval, paired_interval
 from graph_ops.runtime import Array, Session
+
+KEPT_BYTES = 64_000_000
+"""Outputs of the original that are kept for the next model, at most."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ class Examiner:
         self._dataset = dataset
         self.metric = metric
         self._before: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._kept: list[Array] = []
+        self._room = KEPT_BYTES
 
     def examine(self, model: ir.Model) -> Comparison:
         """Measure a model.
@@ -139,11 +144,12 @@ class Examiner:
         before: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in judged]
         after: list[list[NDArray[np.float64]]] = [[np.empty(0)] for _ in judged]
         session: Session | None = None
-        for batch in self._dataset.batches("held_out") if len(self._dataset.held_out) else ():
+        batches = self._dataset.batches("held_out") if len(self._dataset.held_out) else ()
+        for number, batch in enumerate(batches):
             session = session or Session(model)
             output = self.metric.output or self.original.output_names[0]
             size = batch.size
-            original = self.original.run(batch.inputs, [output])[0][:size]
+            original = self._of_original(number, batch, output)[:size]
             found = session.run(batch.inputs, [output])[0][:size]
             targets = None if batch.targets is None else batch.targets[:size]
             for values, first, second in zip(judged, before, after, strict=True):
@@ -155,6 +161,16 @@ class Examiner:
             self._before = (hard, soft)
         hard, soft = (np.concatenate(values) for values in after)
         return Comparison(self.metric, self._before[0], hard, self._before[1], soft)
+
+    def _of_original(self, number: int, batch: Batch, output: str) -> Array:
+        """What the original says to a batch; the first ones are kept, as many as there is room."""
+        if number < len(self._kept):
+            return self._kept[number]
+        found = self.original.run(batch.inputs, [output])[0]
+        if number == len(self._kept) and found.nbytes <= self._room:
+            self._kept.append(found)
+            self._room -= found.nbytes
+        return found
 
     @cached_property
     def original(self) -> Session:

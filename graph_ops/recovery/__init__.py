@@ -2,6 +2,7 @@
 
 from graph_ops.recovery.acceptance import recover
 from graph_ops.recovery.judge import Classifier
+from graph_ops.recovery.originals import Originals
 from graph_ops.recovery.sensitivity import Sensitivity, measure_sensitivity
 from graph_ops.recovery.summary import LayerRecovery, Recovery
 from graph_ops.recovery.weights import RefittedWeights
@@ -9,6 +10,7 @@ from graph_ops.recovery.weights import RefittedWeights
 __all__ = [
     "Classifier",
     "LayerRecovery",
+    "Originals",
     "Recovery",
     "RefittedWeights",
     "Sensitivity",

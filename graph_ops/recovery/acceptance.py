@@ -18,6 +18,7 @@ from graph_ops.bundle import Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.recovery.distill import distill
 from graph_ops.recovery.judge import Classifier, Judge, Verdict
+from graph_ops.recovery.originals import Originals
 from graph_ops.recovery.refit import Tell, refit
 from graph_ops.recovery.samples import MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.summary import Recovery
@@ -45,6 +46,7 @@ def recover(
     limit: int = MAX_SAMPLES,
     iterations: int = 0,
     tell: Tell = lambda done, total: None,
+    originals: Originals | None = None,
 ) -> Recovery:
     """Give back what dropping channels took, without labels.
 
@@ -59,6 +61,7 @@ def recover(
         limit: Samples that regressions read, at most.
         iterations: Gradient steps of `distill`.
         tell: Progress.
+        originals: What earlier recoveries of the same network kept of the original; grows.
 
     Raises:
         ModelRunError: ONNX Runtime fails.
@@ -73,7 +76,8 @@ def recover(
         )
         return Recovery(method, "none", RefittedWeights(), notes=(note,))
     judge = Judge(classes.channels.model, samples.checked, classifier)
-    trials = _Trials(classes, dropped, samples, judge, seed, tell, _unseen(samples, classifier))
+    notes = _unseen(samples, classifier)
+    trials = _Trials(classes, dropped, samples, judge, seed, tell, notes, originals)
     recovery = trials.refit(method, weights)
     if method == "distill":
         recovery = trials.distill(recovery, dataset, iterations)
@@ -92,6 +96,7 @@ class _Trials:
         seed: Of the positions and batches drawn.
         tell: Progress.
         notes: What a person should know; grows.
+        originals: What earlier recoveries kept of the original; grows.
     """
 
     classes: ChannelClasses
@@ -101,6 +106,7 @@ class _Trials:
     seed: int
     tell: Tell
     notes: list[str]
+    originals: Originals | None
 
     def refit(self, method: str, weights: RefittedWeights) -> Recovery:
         """The first of the method's attempts that is better than the cut alone."""
@@ -126,6 +132,7 @@ class _Trials:
                 attempt,
                 self.seed,
                 self.tell,
+                self.originals,
             )
             found = self.judge.verdict(model)
             if refitted and found.is_better_than(plain):

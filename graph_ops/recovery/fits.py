@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,15 +12,17 @@ from graph_ops.graph import constant_array
 from graph_ops.recovery.gram import Change, DualEquations, Equations, NormalEquations
 from graph_ops.recovery.layers import Layer
 from graph_ops.recovery.mixing import MixingEquations
+from graph_ops.recovery.originals import Drawn
 from graph_ops.recovery.refinement import KeptRows, refine
 from graph_ops.recovery.ridge import CHECK_ROWS, RIDGES, Choice, HeldOut, choose
-from graph_ops.recovery.rows import WindowForm, draw_positions
+from graph_ops.recovery.rows import WindowForm, draw, draw_positions
 from graph_ops.recovery.summary import LayerRecovery
 from graph_ops.runtime import Array
 
-ROWS_PER_INPUT = 16
-ROWS = (8192, 24576)
-"""Rows that are fitted: `ROWS_PER_INPUT` for each input, but at least and at most so many."""
+ROWS = 24576
+"""Rows that are fitted, of every layer: narrow ones gain by many as well."""
+CHANNEL_ROWS = 16
+"""Rows for each channel where channels are mixed."""
 WIDEST = 6144
 """Widest row whose normal equations are formed: 300 MB for one matrix."""
 DUAL_ROWS = 4096
@@ -37,7 +40,8 @@ class Seen:
         x: What the layer reads in the cut network.
         source: What it reads in the original; None where the fit does not ask for it.
         found: The cut network's values where the layer is matched.
-        wanted: The original's there, at the channels that are left.
+        wanted: The original's there, in all its channels; None where `drawn` has them.
+        drawn: The original's there at positions that were drawn before.
         share: How much of axis 0 counts; what is behind is padding of the batch.
         is_checked: Whether the samples are set aside.
     """
@@ -45,7 +49,8 @@ class Seen:
     x: Array
     source: Array | None
     found: Array
-    wanted: Array
+    wanted: Array | None
+    drawn: Drawn | None
     share: float
     is_checked: bool
 
@@ -86,7 +91,10 @@ class BiasFit:
     def add(self, seen: Seen) -> None:
         """See a batch."""
         found, wanted, is_checked = seen.found, seen.wanted, seen.is_checked
+        assert wanted is not None
         axis = channel_axis(self._layer, found)
+        if self._layer.kept is not None:
+            wanted = np.compress(self._layer.kept, wanted, axis=axis)
         rows = round(seen.share * found.shape[0])
         gap = np.moveaxis(wanted[:rows].astype(np.float64) - found[:rows], axis, -1)
         gap = gap.reshape(-1, gap.shape[-1])
@@ -138,10 +146,17 @@ class LinearFit:
         fitted: Samples that will be fitted.
         checked: Samples that will be set aside.
         seed: Of the positions drawn.
+        draws_more: Whether it draws as many positions as any form of its equations asks for, so
+            that `drawn` serves the layer at any size.
     """
 
-    def __init__(self, layer: Layer, fitted: int, checked: int, seed: int) -> None:
+    def __init__(
+        self, layer: Layer, fitted: int, checked: int, seed: int, *, draws_more: bool = False
+    ) -> None:
         self._layer = layer
+        self._draws_more = draws_more
+        self.drawn: list[Drawn] = []
+        """The original at the positions of each batch."""
         self._fitted = fitted
         self._checked = checked
         self._rng = np.random.default_rng([seed, layer.index])
@@ -167,13 +182,17 @@ class LinearFit:
         grid = form.grid(found, whole)
         if self._equations is None:
             self._equations = self._start(int(np.prod(grid)))
-        count = self._positions
-        if is_checked:
-            count = max(1, min(count, CHECK_ROWS // max(1, self._checked)))
-        at = draw_positions(self._rng, counted, grid, count)
+        count = self._used(self._positions, is_checked)
+        drawn = seen.drawn or self._draw(seen, grid, counted, count)
+        if self._draws_more:
+            self.drawn.append(drawn)
+        at = drawn.draw.first(count)
         rows = form.rows(x, at, whole)
-        targets = form.outputs(seen.wanted, at, whole).astype(np.float64)
-        values = form.outputs(found, at, whole)
+        wanted = drawn.draw.pick(drawn.values, count)
+        if self._layer.kept is not None:
+            wanted = wanted[:, self._layer.kept]
+        targets = form.split(wanted).astype(np.float64)
+        values = form.split(form.outputs(found, at, whole))
         residuals = targets - values
         if not np.isfinite(rows).all() or not np.isfinite(residuals).all():
             self._is_finite = False
@@ -209,20 +228,50 @@ class LinearFit:
         method = "bias" if choice.change.weights is None else "reconstruct"
         return choice.change, self._summary(method, choice, self._remark(choice))
 
-    def _start(self, available: int) -> Equations:
-        """The form of the equations, and how many positions of a sample are drawn."""
-        inputs, groups = self._layer.form.inputs, self._layer.form.groups
-        wanted = min(max(ROWS_PER_INPUT * inputs, ROWS[0]), ROWS[1])
-        self._positions = max(1, min(available, -(-wanted // max(1, self._fitted))))
-        has_intercept = self._layer.slot is not None
-        rows = self._positions * self._fitted
+    def can_use(self, drawn: list[Drawn]) -> bool:
+        """Whether values that an earlier refit drew are those that it would draw."""
+        first = drawn[0].draw
+        total = math.prod(first.grid)
+        return not self.needs_source and (self._plan(total)[0] >= total) == first.is_whole
+
+    def _plan(self, available: int) -> tuple[int, bool]:
+        """How many positions of a sample are fitted, and whether the dual form is."""
+        positions = min(available, self._most_positions)
+        few = max(1, min(positions, DUAL_ROWS // max(1, self._fitted)))
         if self.needs_source:
-            self._positions = max(1, min(self._positions, DUAL_ROWS // max(1, self._fitted)))
+            return few, False
+        inputs = self._layer.form.inputs
+        is_narrow = positions * self._fitted >= inputs and inputs <= WIDEST
+        if self._layer.form.groups > 1 or is_narrow:
+            return positions, False
+        return few, True
+
+    @property
+    def _most_positions(self) -> int:
+        """Of a sample that is fitted, where there are so many."""
+        return max(1, -(-ROWS // max(1, self._fitted)))
+
+    def _used(self, positions: int, is_checked: bool) -> int:
+        """How many of the positions are, of a sample of either part."""
+        if not is_checked:
+            return positions
+        return max(1, min(positions, CHECK_ROWS // max(1, self._checked)))
+
+    def _draw(self, seen: Seen, grid: tuple[int, ...], counted: int, count: int) -> Drawn:
+        """Positions, and the original there."""
+        assert seen.wanted is not None
+        pool = self._used(self._most_positions, seen.is_checked) if self._draws_more else 0
+        found = draw(self._rng, counted, grid, count, pool)
+        values = self._layer.form.outputs(seen.wanted, found.positions, seen.x.shape[0])
+        return Drawn(found, values.reshape(counted, -1, values.shape[1]))
+
+    def _start(self, available: int) -> Equations:
+        """The form of the equations; sets how many positions of a sample are fitted."""
+        self._positions, is_dual = self._plan(available)
+        has_intercept = self._layer.slot is not None
+        if self.needs_source:
             return self._start_mixing(has_intercept)
-        if groups == 1 and (rows < inputs or inputs > WIDEST):
-            self._positions = max(1, min(self._positions, DUAL_ROWS // max(1, self._fitted)))
-            return DualEquations(has_intercept)
-        return NormalEquations(has_intercept)
+        return DualEquations(has_intercept) if is_dual else NormalEquations(has_intercept)
 
     def _start_mixing(self, has_intercept: bool) -> MixingEquations:
         layer, form = self._layer, self._layer.form
@@ -240,7 +289,7 @@ class LinearFit:
     def _add_channels(self, source: Array, x: Array, counted: int) -> None:
         """Show the equations both networks' inputs at positions drawn from each sample."""
         assert isinstance(self._equations, MixingEquations)
-        wanted = ROWS_PER_INPUT * x.shape[1] // max(1, self._fitted) + 1
+        wanted = CHANNEL_ROWS * x.shape[1] // max(1, self._fitted) + 1
         at = draw_positions(self._rng, counted, x.shape[2:], wanted)
         index: Any = (at[:, 0], slice(None), *(at[:, 1 + a] for a in range(x.ndim - 2)))
         if np.isfinite(source[index]).all():

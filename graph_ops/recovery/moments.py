@@ -24,6 +24,11 @@ WIDE_RIDGE = 0.1
 """The same where there are fewer rows than inputs, which could be fitted exactly."""
 
 
+NOISY_RIDGE = 0.1
+"""λ where what is read will itself be off, because layers before it are cut as well. Refits choose
+about as much there."""
+
+
 class Moments:
     """Mean and covariance of rows, in float64; groups are axis 0 of every array.
 
@@ -98,6 +103,26 @@ class Moments:
                 bias = bias - mean[kept] @ delta
             biases.append(bias)
         return Change(np.stack(weights) if with_weights else None, np.stack(biases))
+
+    def precision(self) -> tuple[Matrix, Matrix] | None:
+        """Covariance of the inputs of one group, and its inverse with a ridge for noisy inputs.
+
+        Returns:
+            Both [inputs, inputs]; None for several groups, where rows were kept instead, and where
+            there is none.
+        """
+        if not self.count or self._is_wide or self._gram.shape[0] != 1:
+            return None
+        covariance = self._gram[0] / self.count
+        mean = self._sum[0] / self.count
+        covariance -= np.outer(mean, mean)
+        width = covariance.shape[0]
+        scale = float(np.trace(covariance)) / width
+        if not np.isfinite(scale) or scale <= 0:
+            return None
+        gram = covariance + NOISY_RIDGE * scale * np.eye(width)
+        solved = solve_positive(gram[None], np.eye(width)[None])
+        return None if solved is None else (covariance, solved[0])
 
     def _solve(self, group: int, kept: NDArray[np.bool_], lost: Matrix) -> Matrix | None:
         """[kept inputs, outputs] Δ of one group."""

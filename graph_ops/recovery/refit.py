@@ -7,7 +7,7 @@ makes up for what those before it could not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from graph_ops.channels import ChannelClasses
 from graph_ops.edits import set_constant_input
 from graph_ops.graph import constant_array
-from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, Seen, channel_axis
+from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, Seen
 from graph_ops.recovery.gram import Change
 from graph_ops.recovery.layers import Layer, find_layers
+from graph_ops.recovery.originals import Drawn, Originals
 from graph_ops.recovery.samples import RefitSamples
 from graph_ops.recovery.summary import LayerRecovery
-from graph_ops.recovery.walk import Walker
+from graph_ops.recovery.walk import Walker, held
 from graph_ops.recovery.weights import BIAS_INPUT, RefittedWeights, store
+from graph_ops.runtime import Array
 
 FRONTIER_BYTES = 600_000_000
 """Activations kept of each of the two networks between layers, at most."""
@@ -40,6 +42,7 @@ def refit(
     method: str,
     seed: int,
     tell: Tell,
+    originals: Originals | None = None,
 ) -> tuple[RefittedWeights, list[LayerRecovery]]:
     """Refit a cut model in place.
 
@@ -52,26 +55,28 @@ def refit(
         method: `bias` or `reconstruct`.
         seed: Of the positions drawn.
         tell: Progress.
+        originals: Takes what the original computes, and gives what it has taken.
 
     Returns:
         The weights as they are now, and what was done to each layer.
     """
     layers, skipped = find_layers(classes, dropped, model)
     original = classes.channels.model
-    ours = Walker(model, samples.batches, FRONTIER_BYTES)
-    theirs = Walker(original, samples.batches, FRONTIER_BYTES)
+    batches = held(samples.batches)
+    ours = Walker(model, batches, FRONTIER_BYTES)
+    theirs = Walker(original, batches, FRONTIER_BYTES)
     values = {str(o.name): o for n in original.graph for o in n.outputs}
     summaries = [LayerRecovery(s.name, s.op_type, "none", reason=s.reason) for s in skipped]
     tensors: set[str] = set()
     biases: set[str] = set()
     for number, layer in enumerate(layers):
         tell(number, len(layers))
-        fit: Fit = (
-            BiasFit(layer)
-            if method == "bias"
-            else LinearFit(layer, samples.fitted_count, samples.checked_count, seed)
-        )
-        _observe(layer, fit, ours, theirs, values[str(layer.match.name)], samples.fitted_count)
+        wanted = values[str(layer.match.name)]
+        if method == "bias":
+            fit: Fit = BiasFit(layer)
+            _observe(layer, fit, ours, theirs, wanted, samples.fitted_count)
+        else:
+            fit = _observed_linear(layer, ours, theirs, wanted, samples, seed, originals)
         change, summary = fit.choose()
         summaries.append(summary)
         if change is not None:
@@ -82,30 +87,58 @@ def refit(
     return weights.updated(classes, dropped, model, tensors, biases), summaries
 
 
+def _observed_linear(
+    layer: Layer,
+    ours: Walker,
+    theirs: Walker,
+    wanted: ir.Value,
+    samples: RefitSamples,
+    seed: int,
+    originals: Originals | None,
+) -> LinearFit:
+    """A layer's regression that has seen every batch, of the original as it was kept if it was."""
+    fitted = samples.fitted_count
+    keeps = originals is not None
+    fit = LinearFit(layer, fitted, samples.checked_count, seed, draws_more=keeps)
+    known = None if originals is None else originals.find(layer, fitted)
+    if known is not None and fit.can_use(known):
+        _observe(layer, fit, ours, known, wanted, fitted)
+        return fit
+    _observe(layer, fit, ours, theirs, wanted, fitted)
+    if originals is not None and not fit.needs_source:
+        originals.keep(layer, fitted, fit.drawn)
+    return fit
+
+
 def _observe(
-    layer: Layer, fit: Fit, ours: Walker, theirs: Walker, wanted: ir.Value, fitted: int
+    layer: Layer,
+    fit: Fit,
+    ours: Walker,
+    theirs: Walker | list[Drawn],
+    wanted: ir.Value,
+    fitted: int,
 ) -> None:
     """Show a layer's fit every batch of both networks."""
     x, source = layer.node.inputs[0], layer.original.inputs[0]
     assert x is not None
     assert source is not None
     seen = 0
-    pairs = zip(
-        ours.run([x, layer.match], layer.position),
-        theirs.run([wanted, source] if fit.needs_source else [wanted], layer.position),
-        strict=True,
-    )
-    for (batch, found), (_, target) in pairs:
-        values = target[str(wanted.name)]
-        if layer.kept is not None:
-            values = np.compress(layer.kept, values, axis=channel_axis(layer, values))
+    originals: Iterable[tuple[Drawn | None, dict[str, Array]]]
+    if isinstance(theirs, Walker):
+        asked = [wanted, source] if fit.needs_source else [wanted]
+        originals = ((None, target) for _, target in theirs.run(asked, layer.position))
+    else:
+        originals = ((drawn, {}) for drawn in theirs)
+    pairs = zip(ours.run([x, layer.match], layer.position), originals, strict=True)
+    for (batch, found), (drawn, target) in pairs:
         rows = next(iter(batch.inputs.values())).shape[0]
         fit.add(
             Seen(
                 x=found[str(x.name)],
                 source=target[str(source.name)] if fit.needs_source else None,
                 found=found[str(layer.match.name)],
-                wanted=values,
+                wanted=target.get(str(wanted.name)),
+                drawn=drawn,
                 share=batch.size / rows,
                 is_checked=seen >= fitted,
             )

@@ -51,7 +51,11 @@ class LinearForm(Protocol):
         ...
 
     def outputs(self, y: Array, at: Positions, samples: int) -> Array:
-        """[groups, n, outputs] of a tensor shaped like the operator's output."""
+        """[n, outputs] of a tensor shaped like the operator's output."""
+        ...
+
+    def split(self, outputs: Array) -> Array:
+        """[groups, n, outputs] of [n, outputs]."""
         ...
 
     def to_stored(self, matrix: Array, shape: tuple[int, ...]) -> Array:
@@ -121,10 +125,13 @@ class WindowForm:
         )
 
     def outputs(self, y: Array, at: Positions, samples: int) -> Array:
-        """[groups, n, filters] of the output at the positions."""
+        """[n, filters] of the output at the positions."""
         index: Any = (at[:, 0], slice(None), *(at[:, 1 + axis] for axis in range(y.ndim - 2)))
-        found = y[index].reshape(at.shape[0], self.groups, -1)
-        return np.asarray(found.swapaxes(0, 1))
+        return np.asarray(y[index])
+
+    def split(self, outputs: Array) -> Array:
+        """[groups, n, filters of a group] of [n, filters]."""
+        return outputs.reshape(outputs.shape[0], self.groups, -1).swapaxes(0, 1)
 
     def to_stored(self, matrix: Array, shape: tuple[int, ...]) -> Array:
         """(groups, *kernel · channels, filters) to the layout of the weight."""
@@ -212,8 +219,12 @@ class MatrixForm:
         return np.asarray(x.reshape(samples, -1, x.shape[-1])[at[:, 0], at[:, 1]])[None]
 
     def outputs(self, y: Array, at: Positions, samples: int) -> Array:
-        """[1, n, outputs] of the output at the positions."""
-        return np.asarray(y.reshape(samples, -1, y.shape[-1])[at[:, 0], at[:, 1]])[None]
+        """[n, outputs] of the output at the positions."""
+        return np.asarray(y.reshape(samples, -1, y.shape[-1])[at[:, 0], at[:, 1]])
+
+    def split(self, outputs: Array) -> Array:
+        """[1, n, outputs] of [n, outputs]."""
+        return outputs[None]
 
     def to_stored(self, matrix: Array, shape: tuple[int, ...]) -> Array:
         """The matrix as it is stored: turned, and divided by α."""
@@ -244,9 +255,44 @@ def linear_form(node: ir.Node, weight: tuple[int, ...]) -> LinearForm | None:
     return None
 
 
-def draw_positions(
-    rng: np.random.Generator, samples: int, grid: tuple[int, ...], count: int
-) -> Positions:
+@dataclass(frozen=True)
+class Draw:
+    """Output positions of every sample, in the order in which they were drawn.
+
+    Attributes:
+        grid: Shape of the positions of one sample.
+        flat: [samples, drawn] their places in the flattened grid; none twice.
+        is_whole: Whether there was nothing to draw, because all were wanted.
+    """
+
+    grid: tuple[int, ...]
+    flat: NDArray[np.int64]
+    is_whole: bool
+
+    @property
+    def positions(self) -> Positions:
+        """All of them, as they were drawn."""
+        return self._coordinates(self.flat)
+
+    def first(self, count: int) -> Positions:
+        """The first so many of every sample, in the order of the grid."""
+        return self._coordinates(np.sort(self.flat[:, :count], axis=1))
+
+    def pick(self, values: Array, count: int) -> Array:
+        """[samples · count, channels] of values [samples, drawn, channels], as `first` has them."""
+        order = np.argsort(self.flat[:, :count], axis=1)
+        picked = np.take_along_axis(values[:, :count], order[..., None], axis=1)
+        return picked.reshape(-1, values.shape[2])
+
+    def _coordinates(self, flat: NDArray[np.int64]) -> Positions:
+        coordinates = np.unravel_index(flat.reshape(-1), self.grid)
+        sample = np.repeat(np.arange(flat.shape[0]), flat.shape[1])
+        return np.stack([sample, *coordinates], axis=1).astype(np.int64)
+
+
+def draw(
+    rng: np.random.Generator, samples: int, grid: tuple[int, ...], count: int, pool: int = 0
+) -> Draw:
     """`count` output positions of every sample, drawn without repetition (all if there are fewer).
 
     Args:
@@ -254,13 +300,22 @@ def draw_positions(
         samples: Number of samples.
         grid: Shape of the positions of one sample.
         count: How many of them to draw for each sample.
+        pool: How many to go on to draw to, if that is more; the first `count` are the same.
     """
     total = math.prod(grid)
     if count >= total:
-        flat = np.broadcast_to(np.arange(total), (samples, total))
-    else:
-        flat = np.argpartition(rng.random((samples, total)), count - 1, axis=1)[:, :count]
-        flat = np.sort(flat, axis=1)
-    coordinates = np.unravel_index(flat.reshape(-1), grid)
-    sample = np.repeat(np.arange(samples), flat.shape[1])
-    return np.stack([sample, *coordinates], axis=1).astype(np.int64)
+        return Draw(grid, np.tile(np.arange(total), (samples, 1)), is_whole=True)
+    drawn = min(max(count, pool), total)
+    chances = rng.random((samples, total))
+    flat = np.argpartition(chances, drawn - 1, axis=1)[:, :drawn]
+    if drawn > count:
+        order = np.argsort(np.take_along_axis(chances, flat, axis=1), axis=1)
+        flat = np.take_along_axis(flat, order, axis=1)
+    return Draw(grid, flat, is_whole=False)
+
+
+def draw_positions(
+    rng: np.random.Generator, samples: int, grid: tuple[int, ...], count: int
+) -> Positions:
+    """The positions of `draw`, in the order of the grid."""
+    return draw(rng, samples, grid, count).first(count)

@@ -15,7 +15,7 @@ ZipLM (Kurtic et al. 2023, arXiv 2302.04089) does for layers of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,10 @@ SHARES = (0.25, 0.5, 0.75)
 """Parts of what may go of a layer that are tried."""
 TIE = 1e-12
 """Keeps the order within a layer where its filters cost the same."""
+
+SLOPE = 1e-9
+"""Rise of what is lost at each step at least, relative to all of it: nothing is lost with channels
+that others say."""
 
 REFITS = {"none": None, "bias": "bias", "reconstruct": "reconstruct", "distill": "reconstruct"}
 """What is done to the rest, by the option `recovery`."""
@@ -92,21 +96,74 @@ def measure_sensitivity(
         raise _unmeasured("the model's outputs are not finite float numbers other than zero")
     trials = Trials(classes, dropped, weights, samples, judge, REFITS[recovery], seed)
     before = trials.squared_error([], 0)
-    total = sum(len(_counts(layer)) for layer in layers)
-    tell(0, total)
     trials.observe(c for layer in layers for unit in layer.units for c in unit)
-    costs = np.full(classes.count, np.nan)
-    done = 0
     places = [trials.place(layer.units[0]) for layer in layers]
-    for place, layer in sorted(zip(places, layers, strict=True), key=lambda pair: pair[0]):
-        found = {0: 0.0}
-        for count in _counts(layer):
-            going = [c for unit in layer.units[:count] for c in unit]
-            found[count] = max(0.0, trials.squared_error(going, place) - before)
-            done += 1
-            tell(done, total)
-        spread(layer, found, costs)
+    costs = np.full(classes.count, np.nan)
+    tell(0, len(layers))
+    in_turn = sorted(zip(places, layers, strict=True), key=lambda pair: pair[0])
+    for done, (place, layer) in enumerate(in_turn, start=1):
+
+        def rise(path: Path, count: int, place: int = place) -> float:
+            return max(0.0, trials.squared_error(path.going(count), place) - before)
+
+        spread(*_measured(_paths(layer, trials), rise), costs)
+        tell(done, len(layers))
     return Sensitivity(costs)
+
+
+@dataclass(frozen=True)
+class Path:
+    """An order in which a layer's units go.
+
+    Attributes:
+        units: Class ids of each, the first goes first.
+        droppable: How many of them may go.
+        shape: [units + 1] what the error is taken to be in proportion to between two numbers of
+            units where it is measured; rises from 0.
+    """
+
+    units: Sequence[Sequence[int]]
+    droppable: int
+    shape: NDArray[np.float64]
+
+    def going(self, count: int) -> list[int]:
+        """The classes of the first units."""
+        return [c for unit in self.units[:count] for c in unit]
+
+    @classmethod
+    def of_scores(cls, layer: DropOrder) -> Path:
+        """In the order that is given; the error is taken to rise with the square of the number."""
+        return cls(layer.units, layer.droppable, np.square(np.arange(len(layer.units) + 1.0)))
+
+
+def _paths(layer: DropOrder, trials: Trials) -> list[Path]:
+    """The order of the scores, and that of elimination where there is one."""
+    paths = [Path.of_scores(layer)]
+    classes = paths[0].going(len(layer.units))
+    found = trials.eliminated(classes) if layer.is_free else None
+    if found is not None:
+        ends = np.cumsum([len(unit) for unit in layer.units])
+        order = np.asarray(classes)[found.order]
+        units = [unit.tolist() for unit in np.split(order, ends[:-1])]
+        paths.append(Path(units, layer.droppable, _rising(found.lost[[0, *ends]])))
+    return paths
+
+
+def _rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values that do not fall, made to rise a little at every step."""
+    return values + np.arange(values.size) * (SLOPE * max(float(values[-1]), SLOPE))
+
+
+def _measured(
+    paths: Sequence[Path], rise: Callable[[Path, int], float]
+) -> tuple[Path, dict[int, float]]:
+    """The path that loses least with half of what may go gone, and its rises of the error."""
+    half = round(paths[0].droppable / 2)
+    first = [rise(path, half) for path in paths] if half else [0.0 for _ in paths]
+    best = int(np.argmin(first))
+    counts = {round(s * paths[best].droppable) for s in SHARES} - {0, half}
+    found = {0: 0.0, half: first[best], **{n: rise(paths[best], n) for n in sorted(counts)}}
+    return paths[best], found
 
 
 def _unmeasured(why: str) -> OptionsError:
@@ -114,11 +171,6 @@ def _unmeasured(why: str) -> OptionsError:
         f"Option 'rank_by': error_per_mac cannot be measured, because {why}. Give score_per_mac.",
         field="rank_by",
     )
-
-
-def _counts(layer: DropOrder) -> list[int]:
-    """Numbers of units whose error is measured."""
-    return sorted({round(s * layer.droppable) for s in SHARES} - {0})
 
 
 def _few(samples: RefitSamples | None) -> RefitSamples | None:
@@ -130,19 +182,21 @@ def _few(samples: RefitSamples | None) -> RefitSamples | None:
     return replace(samples, fitted=replace(samples.fitted, scored=picked))
 
 
-def spread(layer: DropOrder, found: dict[int, float], costs: NDArray[np.float64]) -> None:
+def spread(path: Path, found: Mapping[int, float], costs: NDArray[np.float64]) -> None:
     """Write the cost of every class of a layer; costs rise along it.
 
     Args:
-        layer: The layer.
+        path: The order in which its units go.
         found: Number of units gone → rise of the squared error.
         costs: [classes] to be filled.
     """
-    count = len(layer.units)
+    count = len(path.units)
     points = {**found, count: max(WHOLE_ERROR, *found.values())}
-    roots = np.sqrt([points[n] for n in sorted(points)])
-    curve = np.square(np.interp(np.arange(count + 1), sorted(points), roots))
-    sizes = np.asarray([len(unit) for unit in layer.units])
+    numbers = sorted(points)
+    places = np.sqrt(path.shape)
+    roots = np.sqrt([points[n] for n in numbers])
+    curve = np.square(np.interp(places, places[numbers], roots))
+    sizes = np.asarray([len(unit) for unit in path.units])
     each = np.maximum.accumulate(np.maximum(np.diff(curve), 0.0) / sizes)
-    for number, unit in enumerate(layer.units):
+    for number, unit in enumerate(path.units):
         costs[list(unit)] = each[number] + TIE * (number + 1)

@@ -14,9 +14,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.bundle import Batch, Dataset
+from graph_ops.bundle import Dataset
 from graph_ops.channels import ChannelClasses
 from graph_ops.graph import constant_array
+from graph_ops.recovery.blas import threads_for
+from graph_ops.recovery.elimination import Elimination, Reader, eliminate
 from graph_ops.recovery.gram import Change
 from graph_ops.recovery.judge import Judge
 from graph_ops.recovery.layers import WEIGHTED, Layer, find_layers
@@ -24,7 +26,7 @@ from graph_ops.recovery.moments import Moments
 from graph_ops.recovery.refit import FRONTIER_BYTES, write_change
 from graph_ops.recovery.rows import LinearForm, draw_positions, linear_form
 from graph_ops.recovery.samples import RefitSamples
-from graph_ops.recovery.walk import Batches, Walker
+from graph_ops.recovery.walk import Walker, held
 from graph_ops.recovery.weights import RefittedWeights, kept_channels, kept_elements
 from graph_ops.runtime import Array
 from graph_ops.surgery import cut
@@ -34,8 +36,6 @@ ROWS = (4096, 16384)
 """Rows whose moments are taken: `ROWS_PER_INPUT` for each input, at least and at most so many."""
 MOMENTS_BYTES = 1_000_000_000
 """Moments of all layers, at most; the layers after that are not refitted in a trial."""
-HELD_BYTES = 200_000_000
-"""Inputs held in memory of each part of the samples, at most; more are read for each trial."""
 WHOLE_ERROR = 1.0
 """Error of the outputs without a layer: about what they are themselves."""
 
@@ -66,7 +66,7 @@ class Trials:
         self._classes, self._dropped, self._weights = classes, dropped, weights
         self._samples, self._judge, self._method, self._seed = samples, judge, method, seed
         self._base = self._cut(dropped)
-        self._walker = Walker(self._base, _held(samples.checked), FRONTIER_BYTES)
+        self._walker = self._walk(samples.checked)
         self._position = 0
         self._moments: dict[int, Moments] = {}
 
@@ -74,7 +74,7 @@ class Trials:
         """Take the moments of all that reads any of the classes."""
         if self._method is None:
             return
-        walker = Walker(self._base, _held(self._samples.fitted), FRONTIER_BYTES)
+        walker = self._walk(self._samples.fitted)
         nodes = list(self._base.graph)
         room = MOMENTS_BYTES
         for index in self._readers(self._with(going)):
@@ -84,6 +84,60 @@ class Trials:
                 room -= moments.nbytes
                 if moments.count:
                     self._moments[index] = moments
+
+    def eliminated(self, channels: Sequence[int]) -> Elimination | None:
+        """The order in which classes go by what their readers cannot make up for.
+
+        Args:
+            channels: Class ids.
+
+        Returns:
+            The order, as places among `channels`; None where no reader's moments are known, or
+            weights are not refitted.
+        """
+        if self._method != "reconstruct":
+            return None
+        readers = self._readers(self._with(channels))
+        found = [self._reader(index, channels) for index in readers if index in self._moments]
+        usable = [reader for reader in found if reader is not None]
+        return eliminate(usable, len(channels)) if usable else None
+
+    def _reader(self, index: int, channels: Sequence[int]) -> Reader | None:
+        """How a node reads classes; None where its moments or its form do not say."""
+        node, moments = self._base.graph[index], self._moments[index]
+        array, form = constant_array(node.inputs[1]), _form(node)
+        known = moments.precision()
+        assert array is not None
+        assert form is not None
+        if known is None:
+            return None
+        covariance, precision = known
+        weight = _matrix(form, array)[0].astype(np.float64)
+        with threads_for(covariance.shape[0]):
+            variance = float(np.sum((covariance @ weight) * weight))
+        read = self._classes_read(index, form.inputs)
+        columns = [np.flatnonzero(read == c) for c in channels]
+        used = np.unique(np.concatenate(columns))
+        return Reader(
+            precision[np.ix_(used, used)],
+            weight[used],
+            [np.searchsorted(used, c) for c in columns],
+            variance,
+        )
+
+    def _classes_read(self, index: int, width: int) -> NDArray[np.int64]:
+        """[width] the class that each input of a node's row belongs to, -1 for none."""
+        original = self._classes.channels.model.graph[index]
+        for node, place, axis in self._classes.channels.consumers:
+            value = original.inputs[0]
+            if node is original and place == 0 and value is not None:
+                labels = self._classes.channels.axis(value, axis)
+                if labels is not None:
+                    ids = self._classes.class_of[labels]
+                    ids = ids[~self._dropped[ids]]
+                    if ids.size and width % ids.size == 0:
+                        return np.tile(ids, width // ids.size)
+        return np.full(width, -1)
 
     def place(self, going: Iterable[int]) -> int:
         """Index of the first node that changes when classes go."""
@@ -123,6 +177,10 @@ class Trials:
         dropped = self._dropped.copy()
         dropped[list(going)] = True
         return dropped
+
+    def _walk(self, samples: Dataset) -> Walker:
+        batches = held(lambda: samples.batches("scored"))
+        return Walker(self._base, batches, FRONTIER_BYTES)
 
     def _cut(self, dropped: NDArray[np.bool_]) -> ir.Model:
         model = cut(self._classes, dropped)
@@ -200,18 +258,6 @@ class Trials:
         scale = layer.scale.reshape(change.bias.shape)
         moved = None if change.weights is None else change.weights * scale[:, None, :]
         return Change(moved, change.bias * scale)
-
-
-def _held(samples: Dataset) -> Batches:
-    """The batches of samples, read once where they fit: images are slow to decode."""
-    held: list[Batch] = []
-    size = 0
-    for batch in samples.batches("scored"):
-        held.append(batch)
-        size += sum(array.nbytes for array in batch.inputs.values())
-        if size > HELD_BYTES:
-            return lambda: samples.batches("scored")
-    return lambda: held
 
 
 def _form(node: ir.Node) -> LinearForm | None:

@@ -22,6 +22,8 @@ from graph_ops.runtime import Array, Session
 
 Batches = Callable[[], Iterable[Batch]]
 """The samples, in the same batches and order each time."""
+HELD_BYTES = 200_000_000
+"""Inputs held in memory, at most; more are read anew each time."""
 MIN_IR_VERSION = 8
 """A part's stored tensors are not listed as its inputs, which older versions ask for."""
 
@@ -127,6 +129,18 @@ class Walker:
         if self._kept:
             types |= {name: array.dtype for name, array in self._kept[0].items()}
         return types
+
+
+def held(batches: Batches) -> Batches:
+    """The same batches, read once where they fit: images are slow to decode."""
+    found: list[Batch] = []
+    size = 0
+    for batch in batches():
+        found.append(batch)
+        size += sum(array.nbytes for array in batch.inputs.values())
+        if size > HELD_BYTES:
+            return batches
+    return lambda: found
 
 
 def extract(

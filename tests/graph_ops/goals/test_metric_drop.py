@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from graph_ops.checkpoint import Checkpoint
 from graph_ops.errors import OptionsError
-from graph_ops.goals import metric_drop
 from graph_ops.pruning import Progress, PruneResult, prune
 from graph_ops.scores import ScoreState
 from tests.support import digits
@@ -75,47 +72,14 @@ def test_the_result_is_within_the_drop_and_says_what_so_few_samples_leave_open(
 def test_the_search_is_bounded_and_the_next_smaller_size_failed(found: PruneResult) -> None:
     trials = found.report["goal"]["trials"]
     kinds = [t["kind"] for t in trials]
-    assert kinds.count("plain") <= 4
-    assert kinds.count("full") <= 3
+    assert kinds.count("plain") <= 8
+    assert kinds.count("full") <= 4
     share = found.report["cost"]["after"]["macs"] / found.report["cost"]["before"]["macs"]
     full = [t for t in trials if t["kind"] == "full"]
     failed = [t["share"] for t in full if max(t["drop"], t["estimate"]) > 0.02]
     assert failed
-    assert max(failed) < share + 0.02
-    assert share - max(failed) < 0.15
-
-
-# Shares of the MACs and drops of a network with depthwise convolutions, as they were measured.
-PLAIN = ([0.5, 0.51, 0.71, 0.80, 0.85, 1.0], [0.75, 0.74, 0.32, 0.12, 0.056, 0.0])
-FULL = ([0.5, 0.678, 0.70, 0.74, 0.83, 1.0], [0.05, 0.0115, 0.0101, 0.0049, 0.0037, 0.0])
-
-
-def test_the_last_trial_keeps_off_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It used to be aimed at the line itself, missed it, and left the first size that held."""
-    full = []
-
-    def tried(_: object, kind: str, share: float) -> metric_drop.Trial:
-        drop = float(np.interp(share, *(PLAIN if kind == "plain" else FULL)))
-        trial = metric_drop.Trial(kind, share, drop, drop)
-        full.extend([trial] if kind == "full" else [])
-        return trial
-
-    monkeypatch.setattr(metric_drop._Search, "_trial", tried)
-    monkeypatch.setattr(metric_drop._Search, "_course", lambda _, best, found: best)
-    target = SimpleNamespace(max_metric_drop=0.01)
-    options = SimpleNamespace(target=target, minimize="macs", recovery="reconstruct")
-    cost = SimpleNamespace(totals=lambda dropped: (100 - 70 * dropped.any(), 1, 1))
-    network = SimpleNamespace(cost=cost, dropped=np.ones(3, dtype=np.bool_))
-    search: Any = metric_drop._Search(
-        SimpleNamespace(options=options),  # type: ignore[arg-type]
-        SimpleNamespace(findings=[], network=network, set_to=lambda goal: None),  # type: ignore[arg-type]
-        SimpleNamespace(held_out=range(300)),  # type: ignore[arg-type]
-        SimpleNamespace(metric=SimpleNamespace(is_higher_better=True)),  # type: ignore[arg-type]
-    )
-    best = search.find()
-    assert [trial.drop <= 0.01 for trial in full] == [True, False, True]
-    assert best is full[-1]
-    assert best.share < 0.78
+    assert max(failed) < share
+    assert share - max(failed) < 0.05
 
 
 @pytest.mark.parametrize("cut_after", [1, 4, 5])

@@ -97,7 +97,7 @@ def test_counts_keep_their_multiples() -> None:
 
 
 def test_costs_rise_along_a_layer_and_pass_through_what_was_measured() -> None:
-    order = DropOrder([[3], [1], [0, 2], [4, 5]], droppable=3)
+    order = sensitivity.Path.of_scores(DropOrder([[3], [1], [0, 2], [4, 5]], droppable=3))
     costs = np.full(7, np.nan)
     sensitivity.spread(order, {0: 0.0, 1: 0.01, 3: 0.04}, costs)
     ladder = [costs[list(unit)] for unit in order.units]

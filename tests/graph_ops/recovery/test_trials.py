@@ -7,7 +7,7 @@ import pytest
 
 from graph_ops.options import parse_options
 from graph_ops.pruning import prune
-from graph_ops.recovery import moments, trials
+from graph_ops.recovery import moments, trials, walk
 from graph_ops.recovery.judge import Judge
 from graph_ops.recovery.moments import Moments
 from graph_ops.recovery.refit import refit
@@ -121,5 +121,5 @@ def test_a_layer_whose_moments_find_no_room_is_not_refitted(
 def test_samples_that_are_not_held_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"target": {"max_macs_ratio": 0.6}, "rank_by": "error_per_mac", "max_samples": 100}
     held = prune(digits.MODEL, digits.BUNDLE, options)
-    monkeypatch.setattr(trials, "HELD_BYTES", 0)
+    monkeypatch.setattr(walk, "HELD_BYTES", 0)
     assert prune(digits.MODEL, digits.BUNDLE, options).model == held.model

@@ -1,0 +1,238 @@
+"""Which sizes to try for the smallest one within a drop; trying them is the caller's.
+
+A search over the share x of what is to be small (MACs, parameters, bytes) that is left, with two
+kinds of trials:
+
+1. *plain*: the cut alone. Costs a run over the hold-out.
+2. *full*: with the recovery that the result gets. Nearly the whole cost of a run, so there are few.
+
+Recovery makes the drop of a network smaller by a factor that changes slowly with the size (`GAIN`
+before anything is known, then as the full trials showed). So as long as full trials have only
+held or only failed, plain ones say where the next goes: where the cut costs that factor times what
+is allowed. Once one has held and one has failed, it goes by the line between them, along which the
+logarithm of the drop is nearly straight. First a size that failed comes within `SHARP` of one that
+held; the trials that are left close in on the line. By chance a size below it may hold: the nearer
+the result is to the line, the less there is to be found by trying more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+SHARP = 0.03
+"""How much smaller than the result a size is that should be known to fail, in shares."""
+FINE = 0.02
+"""Shares closer than this are not told apart."""
+PLAIN_TRIALS = {"none": 6}
+"""Without recovery plain trials cost as much as full ones, and say the same."""
+FEW_PLAIN_TRIALS = 4
+MORE_PLAIN_TRIALS = 2
+"""For each size after the first."""
+FULL_TRIALS = {"distill": 3}
+"""Training is nearly the whole cost of a run."""
+MANY_FULL_TRIALS = 4
+GAIN = {"none": 1.0, "bias": 2.0, "reconstruct": 16.0, "distill": 16.0}
+"""How much smaller recovery is taken to make a drop, for the first guess. `reconstruct` did by 6
+to 40 on the networks of benchmarks/goals.py."""
+LARGEST_GUESS = 0.3
+"""No plain drop of an accuracy beyond this is taken to be given back, before it is seen to be."""
+LARGEST_DROP = 0.6
+"""The same afterwards: guessing loses little more, and there the factor says nothing."""
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One size that was tried.
+
+    Attributes:
+        kind: `plain` or `full`.
+        share: What is left of the quantity that is made small.
+        drop: By how much the metric is worse.
+        estimate: The same as other samples would show it, so far as these can tell.
+    """
+
+    kind: str
+    share: float
+    drop: float
+    estimate: float
+
+    @property
+    def worst(self) -> float:
+        """What has to be within the drop: both are."""
+        return max(self.drop, self.estimate)
+
+
+WHOLE = Trial("none", 1.0, 0.0, 0.0)
+"""The original, which loses nothing."""
+
+
+class DropSearch:
+    """Chooses sizes, one after the other.
+
+    Args:
+        wanted: The drop that is allowed.
+        smallest: The share that is left at least.
+        recovery: The option `recovery`.
+        samples: How many the metric is measured on.
+        is_bounded: Whether the metric is a share of samples, so that a drop is less than one.
+        attempt: Carries out a trial of a kind at a share.
+    """
+
+    def __init__(
+        self,
+        wanted: float,
+        smallest: float,
+        recovery: str,
+        samples: int,
+        *,
+        is_bounded: bool,
+        attempt: Callable[[str, float], Trial],
+    ) -> None:
+        self._wanted, self._smallest, self._recovery = wanted, smallest, recovery
+        self._is_bounded, self._attempt = is_bounded, attempt
+        self._noise = wanted / 4 + 0.5 / samples
+        self._plain: list[Trial] = []
+        self._full: list[Trial] = []
+        self._step = SHARP
+        self.best: Trial | None = None
+        """The smallest size that held."""
+        self.failed: Trial | None = None
+        """The last that did not; smaller than `best`, where there is one."""
+
+    def find(self) -> Trial | None:
+        """The smallest size that held; None where even the mildest cut did not."""
+        limit = FULL_TRIALS.get(self._recovery, MANY_FULL_TRIALS)
+        share = self._first()
+        for number in itertools.count(1):
+            trial = self._attempt("full", share)
+            self._full.append(trial)
+            if self.holds(trial):
+                self.best = trial
+            else:
+                self.failed = trial
+            if self.best is not None:
+                if number >= limit or self._is_settled(self.best):
+                    break
+                share = self._smaller(self.best)
+            elif share >= 1 - FINE:
+                break
+            else:
+                share = self._larger(trial, SHARP * 2 ** max(0, number - limit))
+        return self.best
+
+    def holds(self, trial: Trial) -> bool:
+        """Whether a trial is within the drop."""
+        # Three of 300 samples are 0.01, however the difference of two means was rounded.
+        return trial.worst <= self._wanted + ROUNDING
+
+    def _is_settled(self, best: Trial) -> bool:
+        if self.failed is None:
+            return best.share - self._smallest < FINE / 2
+        return best.share - self.failed.share < FINE
+
+    def _first(self) -> float:
+        bound = min(GAIN[self._recovery] * self._wanted, self._largest(LARGEST_GUESS))
+        share = self._where(bound, PLAIN_TRIALS.get(self._recovery, FEW_PLAIN_TRIALS))
+        return min([share, *(trial.share for trial in self._plain if self.holds(trial))])
+
+    def _larger(self, failed: Trial, step: float) -> float:
+        """The next size after full trials that all failed."""
+        share = max(self._line() + SHARP / 2, failed.share + step)
+        return float(min(share, 1 - FINE / 2))
+
+    def _smaller(self, best: Trial) -> float:
+        """The next size after one that holds."""
+        line = self._line()
+        if self.failed is None:
+            return max(self._further(best, line), self._smallest)
+        low, high = self.failed.share, best.share
+        width = high - low
+        if width <= SHARP + ROUNDING:  # sharp already: half the way that is left
+            return max((line + high) / 2, low + width / 4)
+        share = high - SHARP if high - line <= SHARP else line + SHARP / 2
+        if width <= 2 * SHARP:  # sharp afterwards, whether it holds or not
+            return float(np.clip(share, high - SHARP, low + SHARP))
+        return float(np.clip(share, low + SHARP / 2, high - SHARP / 2))
+
+    def _further(self, best: Trial, line: float) -> float:
+        """The next size as long as all have held.
+
+        It should hold, too, until one does close to the line; then it should fail, and steps grow
+        until one does.
+        """
+        if best.share - line > SHARP:
+            return line + SHARP / 2
+        step, self._step = self._step, 2 * self._step
+        return best.share - step
+
+    def _line(self) -> float:
+        """Where the drop should be the one that is allowed."""
+        if self.best is not None and self.failed is not None:
+            return self._between(self.failed, self.best, self._wanted)
+        bound = self._wanted * self._gain()
+        return self._where(min(bound, self._largest(LARGEST_DROP)), MORE_PLAIN_TRIALS)
+
+    def _gain(self) -> float:
+        """By which factor recovery made drops smaller, the geometric mean of what was seen."""
+        found = [
+            self._plain_drop(trial.share) / max(trial.worst, self._noise) for trial in self._full
+        ]
+        return float(np.exp(np.log(np.maximum(found, 1.0)).mean()))
+
+    def _largest(self, drop: float) -> float:
+        """A drop that is taken to say something: shares of samples have a bottom."""
+        return max(self._wanted, drop) if self._is_bounded else math.inf
+
+    def _where(self, bound: float, trials: int) -> float:
+        """The share at which the cut alone costs so much, after so many trials at most."""
+        low, high = self._around(bound)
+        for _ in range(trials):
+            if high.share - low.share <= 2 * FINE:
+                break
+            self._plain.append(self._attempt("plain", self._inner(low, high, bound)))
+            low, high = self._around(bound)
+        return self._between(low, high, bound)
+
+    def _around(self, bound: float) -> tuple[Trial, Trial]:
+        """The largest size whose cut alone costs more than that, and the next larger one."""
+        known = sorted([*self._plain, WHOLE], key=lambda trial: trial.share)
+        low = Trial("none", self._smallest, math.inf, math.inf)
+        for trial in known:
+            if trial.estimate > bound:
+                low = trial
+        return low, next(trial for trial in known if trial.share > low.share or trial is WHOLE)
+
+    def _plain_drop(self, share: float) -> float:
+        """What the cut alone costs at a share, by the trials on both sides."""
+        known = sorted([*self._plain, WHOLE], key=lambda trial: trial.share)
+        logarithms = [self._logarithm(trial.estimate) for trial in known]
+        shares = [trial.share for trial in known]
+        return max(0.0, math.exp(float(np.interp(share, shares, logarithms))) - self._noise)
+
+    def _inner(self, low: Trial, high: Trial, wanted: float) -> float:
+        """A share well inside a bracket, by interpolation where both ends are known."""
+        width = high.share - low.share
+        if math.isinf(low.estimate):
+            return low.share + width / 2
+        inside = self._between(low, high, wanted)
+        return min(max(inside, low.share + width / 4), high.share - width / 4)
+
+    def _between(self, low: Trial, high: Trial, wanted: float) -> float:
+        """Where the drop would be `wanted`, if its logarithm were linear; the ends included."""
+        if math.isinf(low.estimate):
+            return low.share
+        a, b, c = (self._logarithm(d) for d in (low.worst, high.estimate, wanted))
+        if a <= b:
+            return high.share
+        share = low.share + (high.share - low.share) * (a - c) / (a - b)
+        return float(np.clip(share, low.share, high.share))
+
+    def _logarithm(self, drop: float) -> float:
+        """Of a drop, which may be nothing: below what the samples tell all are alike."""
+        return math.log(max(drop, 0.0) + self._noise)
