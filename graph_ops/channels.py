@@ -64,6 +64,13 @@ class Convolution:
         """Name in the report: the node's, or its first output's."""
         return node_label(self.node)
 
+    @property
+    def why_whole(self) -> str | None:
+        """Why there is no filter to choose from; None where there is."""
+        if self.filter_count == 1:
+            return "it has a single filter"
+        return "the number of its filters is not known" if self.filters is None else None
+
 
 @dataclass(frozen=True)
 class CostItem:
@@ -115,6 +122,7 @@ class Channels:
         self._count = 0
         self._is_sealed = False
         self._labels: dict[ir.Value, list[Labels | None]] = {}
+        self._copies: list[Labels] = []
         self._couplings: list[tuple[Labels, Labels]] = []
         self._frozen: list[tuple[Labels, str]] = []
 
@@ -174,6 +182,19 @@ class Channels:
         labels = np.arange(self._count, self._count + count, dtype=np.int64)
         self._count += count
         return labels
+
+    def copies(self, count: int) -> Labels:
+        """[count] new labels of an axis that holds the same numbers again and again.
+
+        It is a channel axis only if it meets one; see `is_copies`.
+        """
+        labels = self.fresh(count)
+        self._copies.append(labels)
+        return labels
+
+    def is_copies(self, labels: Labels | None) -> bool:
+        """Whether an axis was made by repeating, so that it gives way where one has to."""
+        return any(labels is made for made in self._copies)
 
     def set_axes(self, value: ir.Value | None, axes: Sequence[Labels | None]) -> None:
         """Give an output its labels; axes of length 1 carry none (they broadcast).

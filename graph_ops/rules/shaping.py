@@ -9,7 +9,7 @@ couples index j across all a, and merging (C, h, w) into one axis repeats each l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,7 @@ from graph_ops.graph import (
     normalized_axis,
 )
 from graph_ops.rules.axis_maps import dims_for_reshape, static_length
+from graph_ops.rules.mixing import mixed_axes
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.unary import Unary, unary
 from graph_ops.shape_arithmetic import AxisLength, Element, StoredElement
@@ -67,8 +68,13 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
         channels.freeze_value(x, f"the shape of {node.op_type} {node_label(node)!r} is not known")
         return []
     out: list[Labels | None] = [None] * len(out_dims)
+    mixed = mixed_axes(node.outputs[0], channels)
     for sources, results in match_groups(dims, out_dims):
         labelled = [a for a in sources if axes[a] is not None]
+        if len(labelled) > 1:
+            for a in [a for a in labelled if channels.is_copies(axes[a])]:
+                channels.freeze(axes[a], reason)
+                labelled.remove(a)
         if not labelled:
             continue
         if any(dims[a] is None for a in sources) or any(out_dims[a] is None for a in results):
@@ -84,6 +90,7 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
             channels,
             _spread(dims, sources, labelled[0], axes[labelled[0]]),
             [(a, int(out_dims[a] or 0)) for a in results],
+            mixed,
             prefers_first,
         )
         if axis is None:
@@ -123,23 +130,27 @@ def _carry(
     channels: Channels,
     elements: Labels,
     results: Sequence[tuple[int, int]],
+    mixed: Collection[int],
     prefers_first: bool,
 ) -> tuple[int | None, Labels | None]:
     """The output axis that carries the labels, and its labels.
 
     Of the axes, the one that keeps most channels apart is taken, after what is coupled already
     (the groups of a convolution before a shuffle); among equals the last (channels of a group), or
-    the first when rows are unfolded into (C, h, w).
+    the first when rows are unfolded into (C, h, w). One that a reader mixes (the moments of groups)
+    is taken only where there is no other.
     """
     shape = [size for _, size in results]
     best: tuple[int, int] | None = None
-    is_choice = sum(_independent(elements, shape, p) > 1 for p in range(len(results))) > 1
-    for position in range(len(results)) if prefers_first else reversed(range(len(results))):
+    apart = [p for p in range(len(results)) if _independent(elements, shape, p) > 1]
+    apart = [p for p in apart if results[p][0] not in mixed] or apart
+    is_choice = len(apart) > 1
+    for position in apart if prefers_first else reversed(apart):
         count = _independent(elements, shape, position)
-        if is_choice and count > 1:
+        if is_choice:
             rows = np.moveaxis(elements.reshape(shape), position, 0).reshape(shape[position], -1)
             count = max(2, channels.classes_among(rows[:, 0]))
-        if count > 1 and (best is None or (count > best[0] and not prefers_first)):
+        if best is None or (count > best[0] and not prefers_first):
             best = (count, position)
     if best is None:
         return None, None
@@ -280,7 +291,7 @@ def _repeated(element: Element, channels: Channels) -> Labels | None:
     if isinstance(element, AxisLength):
         return channels.axis(element.value, element.axis)
     if isinstance(element, StoredElement) and element.number > 1:
-        return channels.fresh(element.number)
+        return channels.copies(element.number)
     return None
 
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from graph_ops.rules import COUPLINGS
+from graph_ops.rules.registry import MIXINGS
 from tests.graph_ops.rules.coupling_rows import CouplingSpec
 from tests.graph_ops.rules.coupling_specs_joining import (
     BROADCAST_SPECS,
@@ -62,6 +63,19 @@ def test_pruned_equals_masked(spec: CouplingSpec) -> None:
         assert_masked_equals_pruned(
             spec.model, np.random.default_rng(seed), share=(0.3, 0.6, 1.0)[seed]
         )
+
+
+@by_spec
+def test_what_a_node_mixes_is_frozen(spec: CouplingSpec) -> None:
+    classes = analyse_bytes(spec.model).classes
+    channels = classes.channels
+    for node in channels.model.graph:
+        rule = MIXINGS.find(node.domain, node.op_type, channels.opset)
+        if rule is None:
+            continue
+        for axis in rule(node, channels):
+            labels = channels.axis(node.inputs[0], axis)
+            assert labels is None or classes.is_frozen[classes.class_of[labels]].all()
 
 
 def test_every_rule_has_a_row() -> None:
