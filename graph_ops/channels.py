@@ -184,17 +184,15 @@ class Channels:
         return labels
 
     def copies(self, count: int) -> Labels:
-        """[count] new labels of an axis that holds the same numbers again and again.
-
-        It is a channel axis only if it meets one; see `is_copies`.
-        """
+        """[count] new labels of an axis that repeats one number: channels only if it meets some."""
         labels = self.fresh(count)
         self._copies.append(labels)
         return labels
 
-    def is_copies(self, labels: Labels | None) -> bool:
-        """Whether an axis was made by repeating, so that it gives way where one has to."""
-        return any(labels is made for made in self._copies)
+    def gives_way(self, labels: Labels | None) -> bool:
+        """Whether an axis loses nothing where it is frozen: it is frozen already, or repeats."""
+        known = (*self._copies, *(frozen for frozen, _ in self._frozen))
+        return any(labels is other for other in known)
 
     def set_axes(self, value: ir.Value | None, axes: Sequence[Labels | None]) -> None:
         """Give an output its labels; axes of length 1 carry none (they broadcast).

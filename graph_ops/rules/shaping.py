@@ -72,7 +72,7 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
     for sources, results in match_groups(dims, out_dims):
         labelled = [a for a in sources if axes[a] is not None]
         if len(labelled) > 1:
-            for a in [a for a in labelled if channels.is_copies(axes[a])]:
+            for a in [a for a in labelled if channels.gives_way(axes[a])]:
                 channels.freeze(axes[a], reason)
                 labelled.remove(a)
         if not labelled:

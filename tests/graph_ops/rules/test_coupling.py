@@ -13,7 +13,7 @@ import pytest
 
 from graph_ops.rules import COUPLINGS
 from graph_ops.rules.registry import MIXINGS
-from tests.graph_ops.rules.coupling_rows import CouplingSpec
+from tests.graph_ops.rules.coupling_rows import CouplingSpec, two
 from tests.graph_ops.rules.coupling_specs_joining import (
     BROADCAST_SPECS,
     JOINING_SPECS,
@@ -85,3 +85,13 @@ def test_every_rule_has_a_row() -> None:
         for node in onnx.ModelProto.FromString(spec.model).graph.node
     }
     assert set(COUPLINGS.op_types) - covered == set()
+
+
+def test_what_meets_frozen_channels_is_frozen_for_their_reason() -> None:
+    spec = two(
+        "a gate of neighbours, then a sum",
+        "c = CumSum(a, k)\nd = Mul(a, c)\nm = Add(d, b)",
+        "int64 k = {1}",
+    )
+    reasons = analyse_bytes(spec.model).reasons("conv1b")
+    assert reasons == {"CumSum 'c' runs along it"}
