@@ -77,23 +77,22 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
                 labelled.remove(a)
         if not labelled:
             continue
-        if any(dims[a] is None for a in sources) or any(out_dims[a] is None for a in results):
+        moved = _moved_to_batch(dims, sources, out_dims, results)
+        if len(labelled) > 1 or moved is None:
             for a in labelled:
                 channels.freeze(axes[a], reason)
             continue
-        if len(labelled) > 1:
-            for a in labelled:
-                channels.freeze(axes[a], reason)
-            continue
+        into, out_of = moved
         prefers_first = len(dims) == 2 and len(out_dims) > 2
+        sizes = [(a, d) for a in results if (d := out_dims[a]) is not None]
         axis, labels = _carry(
             channels,
-            _spread(dims, sources, labelled[0], axes[labelled[0]]),
-            [(a, int(out_dims[a] or 0)) for a in results],
+            np.tile(_spread(dims, sources, labelled[0], axes[labelled[0]]), out_of),
+            [(_BATCH, into), *sizes] if into > 1 else sizes,
             mixed,
             prefers_first,
         )
-        if axis is None:
+        if axis is None or axis == _BATCH:
             channels.freeze(axes[labelled[0]], reason)
             continue
         if len(sources) == len(results) == 1:
@@ -117,12 +116,36 @@ def _complete(node: ir.Node, channels: Channels, dims: Dims, out_dims: Dims) -> 
     return tuple(missing if axis == unknown[1] else d for axis, d in enumerate(out_dims))
 
 
+_BATCH = -1
+"""Stands for a part of the batch where axes are numbered."""
+
+
+def _moved_to_batch(
+    dims: Dims, sources: Sequence[int], out_dims: Dims, results: Sequence[int]
+) -> tuple[int, int] | None:
+    """How many parts of a group of axes go into the batch before it, and come out of it.
+
+    (N, h·d) → (N·h, d) and back is how heads of attention are told apart. What an index stands for
+    within a row does not depend on the batch. None where open axes leave that unknown.
+    """
+    shapes = [dims[a] for a in sources], [out_dims[a] for a in results]
+    if all(d is not None for d in (*shapes[0], *shapes[1])):
+        return 1, 1
+    if any(not s or s[0] is not None or None in s[1:] for s in shapes):
+        return None
+    before, after = (math.prod(int(d or 0) for d in s[1:]) for s in shapes)
+    if before % max(after, 1) == 0:
+        return before // max(after, 1), 1
+    return (1, after // before) if before and after % before == 0 else None
+
+
 def _spread(dims: Dims, sources: Sequence[int], labelled: int, labels: Labels | None) -> Labels:
-    """Label of every element of a group, row-major."""
+    """Label of every element of a group, row-major; of one row where the batch is in the group."""
     assert labels is not None
-    sizes = [int(dims[a] or 0) for a in sources]
-    shape = [1] * len(sources)
-    shape[sources.index(labelled)] = -1
+    inner = [a for a in sources if dims[a] is not None]
+    sizes = [int(dims[a] or 0) for a in inner]
+    shape = [1] * len(inner)
+    shape[inner.index(labelled)] = -1
     return np.broadcast_to(labels.reshape(shape), sizes).reshape(-1)
 
 

@@ -229,6 +229,25 @@ RESHAPE_SPECS = [
     between("a bias made of its filters' count",
             "h = Shape <start = 0, end = 1> (wm)\nz = CastLike(k, a)\nv = Expand(z, h)\n"
             "[mid] m = Conv(a, wm, v)", "float[8,8,1,1] wm, float k = {0.5}", also={"mid": 8}),
+    between("heads that are folded into the batch, and out of it",
+            "p = Reshape(a, s1)\nr = Relu(p)\nq = Reshape(r, s2)\nm = Relu(q)",
+            "int64[3] s1 = {-1, 4, 36}, int64[4] s2 = {-1, 8, 6, 6}", classes=4),
+    between("attention of two heads that are folded into the batch",
+            "[qkv] z = Conv(a, wq)\nq0, k0, v0 = Split <axis = 1> (z, part)\nh = Shape(a)\n"
+            "n = Gather(h, i)\nb = Mul(n, two)\nu = Unsqueeze(b, zero)\n"
+            "s = Concat <axis = 0> (u, dim, rest)\nq1 = Reshape(q0, s)\n"
+            "q = Transpose <perm = [0,2,1]> (q1)\nk = Reshape(k0, s)\n"
+            "sv = Concat <axis = 0> (u, wide, rest)\nv1 = Reshape(v0, sv)\n"
+            "v = Transpose <perm = [0,2,1]> (v1)\nl = MatMul(q, k)\nt = Softmax <axis = -1> (l)\n"
+            "o = MatMul(t, v)\nf = Transpose <perm = [0,2,1]> (o)\nw = Unsqueeze(n, zero)\n"
+            "s2 = Concat <axis = 0> (w, all, side, side)\nm = Reshape(f, s2)",
+            "float[24,8,1,1] wq, int64[3] part = {8, 8, 8}, int64 i = {0}, int64 two = {2}, "
+            "int64[1] zero = {0}, int64[1] dim = {4}, int64[1] wide = {4}, int64[1] rest = {-1}, "
+            "int64[1] all = {8}, int64[1] side = {6}", also={"qkv": 8}),
+    between("rows that do not divide into each other across the batch",
+            "p = Reshape(a, s1)\nr = Relu(p)\nm = Reshape(r, s2)",
+            "int64[2] s1 = {-1, 192}, int64[4] s2 = {-1, 8, 6, 6}", classes=0,
+            reason="regroups it", inputs="float[N,3,6,6] x"),
     between("a batch that is folded with another axis",
             "h = Shape(a)\nn = Gather(h, i)\nk = Mul(n, six)\nu = Unsqueeze(k, zero)\n"
             "t = Transpose <perm = [0,2,3,1]> (a)\ns1 = Concat <axis = 0> (u, rest)\n"
