@@ -1,4 +1,8 @@
-"""Reductions: the reduced axes vanish or become 1; channels on them are mixed and so frozen."""
+"""Reductions: the reduced axes vanish or become 1.
+
+A sum is like a convolution's: a channel that is masked adds nothing, so dropping it is exact. A
+mean counts the channels, a maximum or a product notices a zero: there they are frozen.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,11 @@ from graph_ops.rules.registry import coupling, gradient, mixing
 Gradients = Sequence[ir.Value | None]
 
 
-REDUCTIONS = (
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-)
+SUMS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSum", "ReduceSumSquare")
+MIXING = ("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 
 
-@mixing(*REDUCTIONS)
+@mixing(*MIXING)
 def reduced_axes(node: ir.Node, channels: Channels) -> set[int]:
     """Axes are an attribute in old opsets and an input in new ones; none means all of them."""
     x = node.inputs[0]
@@ -40,7 +34,7 @@ def reduced_axes(node: ir.Node, channels: Channels) -> set[int]:
     return {normalized_axis(axis, rank) for axis in given}
 
 
-@coupling(*REDUCTIONS)
+@coupling(*SUMS, *MIXING)
 def couple_reduction(node: ir.Node, channels: Channels) -> None:
     """The reduced axes vanish or become 1; the others pass."""
     x = node.inputs[0]
@@ -51,7 +45,10 @@ def couple_reduction(node: ir.Node, channels: Channels) -> None:
         return
     reduced = reduced_axes(node, channels)
     for axis in sorted(reduced):
-        channels.freeze(axes[axis], f"{name} reduces over it")
+        if node.op_type in SUMS:
+            channels.contract(node, 0, axis)
+        else:
+            channels.freeze(axes[axis], f"{name} reduces over it")
     keep_dims = int_of(node, "keepdims", 1)
     out = [
         None if axis in reduced else labels

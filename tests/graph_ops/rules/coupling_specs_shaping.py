@@ -320,6 +320,13 @@ SPATIAL_SPECS = [
             "int64[2] ax = {2, 3}"),
     between("ReduceMean over positions, opset 18", "m = ReduceMean(a, ax)",
             "int64[2] ax = {-1, -2}", opset=18),
+    *(
+        between(f"{name} over channels",
+                f"p = Exp(a)\nr = {name} <axes = [1]> (p)\nm = Div(a, r)")
+        for name in ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare")
+    ),
+    between("ReduceSum over channels and positions",
+            "p = Softplus(a)\nr = ReduceSum(p, ax)\nm = Div(a, r)", "int64[3] ax = {1, 2, 3}"),
     between("ReduceMean over channels", "m = ReduceMean <axes = [1]> (a)", channels=1, classes=0,
             reason="reduces over it"),
     between("spatial attention: a mean over channels",
