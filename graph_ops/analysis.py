@@ -32,7 +32,7 @@ def analyse(model: ir.Model, shapes: Mapping[str, Dims] | BoundShapes) -> Channe
             _freeze_unknown(node, channels)
         else:
             rule(node, channels)
-    counts = _counts(model.graph)
+    counts = _counts(channels)
     for node in model.graph:
         if node.op_type in _READS_LENGTHS and node.domain in ("", "ai.onnx"):
             _settle_counts(node, counts, channels)
@@ -47,16 +47,19 @@ _READS_SHAPE = frozenset({("Reshape", 1), ("Expand", 1), ("Resize", 3), ("Consta
 """Operators (and their input) whose rules couple the lengths they read to the axes they make."""
 
 
-def _counts(graph: ir.Graph) -> set[ir.Value]:
-    """Values that are made of lengths and stored numbers alone."""
+def _counts(channels: Channels) -> set[ir.Value]:
+    """Values that are made of lengths and known numbers alone."""
     found: set[ir.Value] = set()
-    for node in graph:
+    for node in channels.model.graph:
         if node.domain not in ("", "ai.onnx"):
             continue
         is_arithmetic = node.op_type in _ARITHMETIC and any(v in found for v in node.inputs)
         if node.op_type in _READS_LENGTHS or (
             is_arithmetic
-            and all(v is None or v in found or is_root_constant(v) for v in node.inputs)
+            and all(
+                v is None or v in found or is_root_constant(v) or _is_known(v, channels)
+                for v in node.inputs
+            )
         ):
             found |= set(node.outputs)
     return found

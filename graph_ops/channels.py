@@ -64,6 +64,13 @@ class Convolution:
         """Name in the report: the node's, or its first output's."""
         return node_label(self.node)
 
+    @property
+    def why_whole(self) -> str | None:
+        """Why there is no filter to choose from; None where there is."""
+        if self.filter_count == 1:
+            return "it has a single filter"
+        return "the number of its filters is not known" if self.filters is None else None
+
 
 @dataclass(frozen=True)
 class CostItem:
@@ -115,6 +122,8 @@ class Channels:
         self._count = 0
         self._is_sealed = False
         self._labels: dict[ir.Value, list[Labels | None]] = {}
+        # By identity, which no other array takes while these are held.
+        self._giving_way: dict[int, Labels] = {}
         self._couplings: list[tuple[Labels, Labels]] = []
         self._frozen: list[tuple[Labels, str]] = []
 
@@ -175,6 +184,16 @@ class Channels:
         self._count += count
         return labels
 
+    def copies(self, count: int) -> Labels:
+        """[count] new labels of an axis that repeats one number: channels only if it meets some."""
+        labels = self.fresh(count)
+        self._giving_way[id(labels)] = labels
+        return labels
+
+    def gives_way(self, labels: Labels | None) -> bool:
+        """Whether an axis loses nothing where it is frozen: it is frozen already, or repeats."""
+        return id(labels) in self._giving_way
+
     def set_axes(self, value: ir.Value | None, axes: Sequence[Labels | None]) -> None:
         """Give an output its labels; axes of length 1 carry none (they broadcast).
 
@@ -203,6 +222,7 @@ class Channels:
         """None of these channels may be removed, for a reason a person can read."""
         if labels is not None and labels.size:
             self._frozen.append((labels, reason))
+            self._giving_way[id(labels)] = labels
 
     def freeze_value(self, value: ir.Value | None, reason: str) -> None:
         """Freeze every axis of a value (a stored one that nobody else reads has no channels)."""

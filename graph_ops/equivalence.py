@@ -1,8 +1,8 @@
 """The proof: the pruned model equals the original with the dropped channels masked.
 
 Reference: the original graph, with the dropped channels multiplied by zero at the inputs of the
-operators that sum over them (Conv, ConvTranspose, Gemm, MatMul). There a channel's weights meet a
-zero, which is what deleting both does. Both models are run on real batches.
+operators that sum over them (Conv, ConvTranspose, Gemm, MatMul, ReduceSum and its kin). There a
+zero adds nothing, which is what deleting it does. Both models are run on real batches.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def describe_channels(
         ids = classes.of_filters(convolution)
         reasons = {classes.reason(int(c)) for c in ids if classes.is_frozen[c]} - {None}
         if convolution.filters is None:
-            reasons = {"it has a single filter, or their number is not known"}
+            reasons = {convolution.why_whole}
         if reasons:
             count = int(classes.is_frozen[ids].sum()) if ids.size else convolution.filter_count
             frozen.append(

@@ -52,8 +52,8 @@ class Prunability:
 
     def reason(self, convolution: Convolution) -> str | None:
         """Why no filter of a convolution may be dropped, or None."""
-        if convolution.filter_count == 1 or convolution.filters is None:
-            return "it has a single filter, or their number is not known"
+        if convolution.why_whole is not None:
+            return convolution.why_whole
         ids = self._classes.of_filters(convolution)
         if self.mask[ids].any():
             floor = self._options.min_filters

@@ -22,9 +22,10 @@ _MAX_DEPTH = 32
 
 
 PASSING = frozenset(
-    {"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
+    {"Cast", "Concat", "Equal", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
+    | {"Where"}
 )
-"""Operators that hand numbers on as they are."""
+"""Operators that hand numbers on as they are, or choose among them."""
 CALCULATING = frozenset(
     {"Abs", "Add", "Ceil", "Div", "Floor", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "Round"}
     | {"ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Sqrt", "Sub"}
@@ -129,9 +130,27 @@ class ShapeArithmetic:
                 if inner is None or starts is None or ends is None:
                     return None
                 return [_read_only(e) for e in inner[slice(starts[0], ends[0], steps[0])]]
+            case "Where":
+                return self._chosen(producer, depth)
         if producer.op_type in CALCULATING:
             return self._calculated(producer, depth)
         return None
+
+    def _chosen(self, producer: ir.Node, depth: int) -> list[Element] | None:
+        """Sizes of which -1 stays as it is are exported as Where(Equal(shape, -1), …, shape)."""
+        condition = producer.inputs[0]
+        test = None if condition is None else condition.producer()
+        if test is None or test.op_type != "Equal":
+            return None
+        sides = [(test, 0), (test, 1), (producer, 1), (producer, 2)]
+        operands = [self.elements(node, source, depth + 1) for node, source in sides]
+        if any(o is None for o in operands):
+            return None
+        count = max(len(o or ()) for o in operands)
+        rows = [o * count if len(o) == 1 else o for o in operands if o is not None]
+        if any(len(row) != count for row in rows):
+            return None
+        return [_choice(*four) for four in zip(*rows, strict=True)]
 
     def _calculated(self, producer: ir.Node, depth: int) -> list[Element] | None:
         """Numbers of one element each are told apart; of longer vectors every length counts."""
@@ -161,6 +180,19 @@ def lengths_of(elements: Iterable[Element]) -> set[AxisLength]:
         elif isinstance(element, Calculated):
             found |= element.lengths
     return found
+
+
+def _choice(a: Element, b: Element, if_equal: Element, otherwise: Element) -> Element:
+    """What Where takes, as far as no count that may change decides it."""
+    if isinstance(a, StoredElement) and isinstance(b, StoredElement):
+        if a.number < 0 and b.number < 0:
+            return if_equal if a.number == b.number else otherwise
+        return otherwise if a.number < 0 or b.number < 0 else None
+    marker = a if isinstance(a, StoredElement) else b
+    is_length = isinstance(a, AxisLength) or isinstance(b, AxisLength)
+    if is_length and isinstance(marker, StoredElement) and marker.number < 0:
+        return otherwise
+    return None
 
 
 def _read_only(element: Element) -> Element:

@@ -52,11 +52,12 @@ def measure_network(
     facts = exported(folder)
     for variant in variants:
         outcome = facts["variants"].get(variant, {"error": problem or "no result"})
-        case = {"side": facts.get("side"), "export": outcome}
+        side = outcome.get("side", facts.get("side"))
+        case = {"side": side, "export": outcome}
         if "error" in outcome:
             case |= {"outcome": "not exported", "error": outcome["error"]}
         else:
-            case |= measure_case(network, variant, folder, facts["side"])
+            case |= measure_case(network, variant, folder, side)
         results.put(network.id, variant, case)
         if keeps is Keep.NONE:
             for file in folder.glob(f"{variant}.onnx*"):

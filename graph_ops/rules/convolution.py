@@ -15,7 +15,14 @@ import onnx_ir as ir
 from graph_ops.channels import Channels, Convolution, CostItem, Labels
 from graph_ops.edits import NarrowGroups, SpellCount
 from graph_ops.engines.tape import BackwardTape
-from graph_ops.graph import data_uses, input_at, int_of, is_root_constant, node_label
+from graph_ops.graph import (
+    data_uses,
+    input_at,
+    int_list_of,
+    int_of,
+    is_root_constant,
+    node_label,
+)
 from graph_ops.rules.kernels import kernel_gradient
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.windows import (
@@ -38,7 +45,6 @@ def couple_conv(node: ir.Node, channels: Channels) -> None:
     x_labels = channels.axis(x, 1)
     filters, taps = channels.axis(weight, 0), channels.axis(weight, 1)
     weight_dims = channels.dims(weight)
-    x_dims = channels.dims(x)
     filter_count = int(weight_dims[0] or 0) if weight_dims else 0
     is_depthwise = group > 1 and weight_dims is not None and weight_dims[1] == 1
     if group == 1:
@@ -52,11 +58,11 @@ def couple_conv(node: ir.Node, channels: Channels) -> None:
     bias = input_at(node, 2)
     if bias is not None:
         channels.couple(channels.axis(bias, 0), filters, f"the bias of {name!r} is not per filter")
-    channels.set_axes(node.outputs[0], [None, filters, *[None] * (len(x_dims or (0, 0)) - 2)])
+    channels.set_axes(node.outputs[0], [None, filters, *_passed_positions(node, channels)])
     channels.convolutions.append(
         Convolution(node, filters, filter_count, is_producer=not is_depthwise)
     )
-    _count_macs(node, channels, weight, channels.dims(node.outputs[0]))
+    _count_macs(node, channels, weight, node.outputs[0])
 
 
 @coupling("ConvTranspose")
@@ -69,7 +75,7 @@ def couple_conv_transpose(node: ir.Node, channels: Channels) -> None:
     name = node_label(node)
     x_labels = channels.axis(x, 1)
     inputs, outputs = channels.axis(weight, 0), channels.axis(weight, 1)
-    weight_dims, x_dims = channels.dims(weight), channels.dims(x)
+    weight_dims = channels.dims(weight)
     per_group = int(weight_dims[1] or 0) if weight_dims else 0
     reason = f"the input of transposed convolution {name!r} cannot be narrowed"
     channels.couple(x_labels, inputs, reason)
@@ -90,11 +96,32 @@ def couple_conv_transpose(node: ir.Node, channels: Channels) -> None:
     bias = input_at(node, 2)
     if bias is not None:
         channels.couple(channels.axis(bias, 0), filters, f"the bias of {name!r} is not per filter")
-    channels.set_axes(node.outputs[0], [None, filters, *[None] * (len(x_dims or (0, 0)) - 2)])
+    channels.set_axes(node.outputs[0], [None, filters, *_passed_positions(node, channels)])
     channels.convolutions.append(
         Convolution(node, filters, per_group * group, is_producer=not is_depthwise)
     )
-    _count_macs(node, channels, weight, x_dims)
+    _count_macs(node, channels, weight, x)
+
+
+def _passed_positions(node: ir.Node, channels: Channels) -> list[Labels | None]:
+    """Labels of the spatial axes: channels that stand there stay, unless a tap of 1 runs along."""
+    x, weight = node.inputs[0], node.inputs[1]
+    assert x is not None
+    assert weight is not None
+    dims, out_dims, kernel = (channels.dims(v) for v in (x, node.outputs[0], weight))
+    passed: list[Labels | None] = []
+    for axis, labels in enumerate(channels.axes(x)[2:], 2):
+        is_kept = (
+            dims is not None
+            and out_dims is not None
+            and kernel is not None
+            and (kernel[axis], out_dims[axis]) == (1, dims[axis])
+            and not any(int_list_of(node, "pads", []))
+        )
+        if not is_kept:
+            channels.freeze(labels, f"convolution {node_label(node)!r} runs along it")
+        passed.append(labels if is_kept else None)
+    return passed
 
 
 def _couple_depthwise(
@@ -152,20 +179,19 @@ def _tie_groups(channels: Channels, labels: Labels | None, group: int) -> None:
         channels.couple(rows[0], row, "groups stay equally wide")
 
 
-def _count_macs(
-    node: ir.Node, channels: Channels, weight: ir.Value, positions: tuple[int | None, ...] | None
-) -> None:
-    """Every weight is used once at every position (output of Conv, input of ConvTranspose)."""
-    dims = channels.dims(weight)
+def _count_macs(node: ir.Node, channels: Channels, weight: ir.Value, value: ir.Value) -> None:
+    """Every weight is used once at every position of a value: Conv's output, the other's input."""
+    dims, positions = channels.dims(weight), channels.dims(value)
     spatial = None if positions is None else positions[2:]
     if dims is None or spatial is None or any(d is None for d in (*dims, *spatial)):
         channels.unknown_cost.append(node)
         return
     axes, divisor = channels.weight_axes(weight)
+    axes = (*axes, *(a for a in channels.axes(value)[2:] if a is not None))
     size = math.prod(int(d or 0) for d in dims) * divisor
-    factor = size // max(1, math.prod(a.size for a in axes))
-    places = math.prod(int(s or 0) for s in spatial)
-    channels.costs.append(CostItem(node, factor * places, axes, divisor))
+    total = size * math.prod(int(s or 0) for s in spatial)
+    factor = total // max(1, math.prod(a.size for a in axes))
+    channels.costs.append(CostItem(node, factor, axes, divisor))
 
 
 @gradient("Conv")

@@ -117,7 +117,8 @@ def broadcast_axes(
     """Labels of the result of broadcasting operands given as (dims, labels), aligned right.
 
     Axes of length 1 take part in nothing. Where several operands have the axis, their labels are
-    coupled; where one of them has it without labels, the others are frozen for the reason given.
+    coupled; where one of them has it without labels, the others are frozen for the reason given,
+    and stay frozen for that reason behind it.
     """
     rank = max((len(dims) for dims, _ in operands), default=0)
     result: list[Labels | None] = []
@@ -131,7 +132,7 @@ def broadcast_axes(
         for other in meeting:
             if other is not labelled:
                 channels.couple(labelled, other, reason)
-        result.append(None if any(m is None for m in meeting) else labelled)
+        result.append(labelled)
     return result
 
 

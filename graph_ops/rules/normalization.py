@@ -11,7 +11,7 @@ from graph_ops.channels import Channels
 from graph_ops.edits import SpellCount
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import constant_array, float_of, int_of, node_label, normalized_axis
-from graph_ops.rules.registry import coupling, gradient
+from graph_ops.rules.registry import coupling, gradient, mixing
 from graph_ops.rules.unary import Unary, unary
 
 Gradients = Sequence[ir.Value | None]
@@ -85,6 +85,13 @@ def _require_stored_parameters(node: ir.Node, tape: BackwardTape) -> None:
         raise tape.refuse(node, "its scale or bias is computed from the activations")
 
 
+@mixing("InstanceNormalization", "GroupNormalization")
+def mixed_positions(node: ir.Node, channels: Channels) -> range:
+    """Everything behind (N, C) shares its moments."""
+    x = node.inputs[0]
+    return range(2, 0 if x is None else channels.rank(x))
+
+
 @coupling("InstanceNormalization")
 def couple_instance_normalization(node: ir.Node, channels: Channels) -> None:
     """Scale and bias are vectors over the channels (N, C, …); positions share their moments."""
@@ -95,8 +102,8 @@ def couple_instance_normalization(node: ir.Node, channels: Channels) -> None:
     for vector in node.inputs[1:3]:
         reason = f"the parameters of {name} are not one number per channel"
         channels.couple(labels, channels.axis(vector, 0), reason)
-    for other in axes[2:]:
-        channels.freeze(other, f"{name} normalises over it")
+    for axis in mixed_positions(node, channels):
+        channels.freeze(axes[axis], f"{name} normalises over it")
     channels.set_axes(node.outputs[0], axes)
 
 
@@ -114,18 +121,26 @@ def instance_normalization_gradient(
     return [_standardized_gradient(tape, x, scaled, range(2, rank), epsilon)]
 
 
+@mixing("LayerNormalization")
+def mixed_rows(node: ir.Node, channels: Channels) -> range:
+    """Everything from `axis` on."""
+    x = node.inputs[0]
+    rank = 0 if x is None else channels.rank(x)
+    return range(max(normalized_axis(int_of(node, "axis", -1), rank), 0), rank)
+
+
 @coupling("LayerNormalization")
 def couple_layer_normalization(node: ir.Node, channels: Channels) -> None:
     """Everything from `axis` on shares its moments."""
     x = node.inputs[0]
     assert x is not None
     axes = channels.axes(x)
-    first = normalized_axis(int_of(node, "axis", -1), channels.rank(x))
-    for labels in axes[first:]:
-        channels.freeze(labels, f"LayerNormalization {node_label(node)!r} normalises over it")
+    mixed = mixed_rows(node, channels)
+    for axis in mixed:
+        channels.freeze(axes[axis], f"LayerNormalization {node_label(node)!r} normalises over it")
     channels.set_axes(node.outputs[0], axes)
     for moments in node.outputs[1:]:
-        channels.set_axes(moments, [*axes[:first], *[None] * (len(axes) - first)])
+        channels.set_axes(moments, [None if i in mixed else a for i, a in enumerate(axes)])
 
 
 @gradient("LayerNormalization")
@@ -152,8 +167,8 @@ def couple_group_normalization(node: ir.Node, channels: Channels) -> None:
     axes = channels.axes(x)
     name = f"GroupNormalization {node_label(node)!r}"
     channels.set_axes(node.outputs[0], axes)
-    for other in axes[2:]:
-        channels.freeze(other, f"{name} normalises over it")
+    for axis in mixed_positions(node, channels):
+        channels.freeze(axes[axis], f"{name} normalises over it")
     if labels is None or labels.size % groups or groups == 1:
         channels.freeze(labels, f"{name} normalises over it")
         return
@@ -236,6 +251,13 @@ def lrn_gradient(u: Unary) -> ir.Value:
     backward = u.tape.constant((2.0 * beta * np.swapaxes(matrix, 0, 1)).astype(dtype))
     cross = u.op("Conv", u.op("Div", u.times(u.y), energy), backward)
     return u.op("Sub", direct, u.op("Mul", u.x, cross))
+
+
+@mixing("Softmax", "LogSoftmax", "Hardmax", since=13)
+def mixed_entries(node: ir.Node, channels: Channels) -> set[int]:
+    """The entries along the axis."""
+    x = node.inputs[0]
+    return set() if x is None else {normalized_axis(int_of(node, "axis", -1), channels.rank(x))}
 
 
 @coupling("Softmax", "LogSoftmax", "Hardmax", since=13)

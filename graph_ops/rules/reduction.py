@@ -1,4 +1,8 @@
-"""Reductions: the reduced axes vanish or become 1; channels on them are mixed and so frozen."""
+"""Reductions: the reduced axes vanish or become 1.
+
+A sum is like a convolution's: a channel that is masked adds nothing, so dropping it is exact. A
+mean counts the channels, a maximum or a product notices a zero: there they are frozen.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +14,41 @@ import onnx_ir as ir
 from graph_ops.channels import Channels
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import int_of, ints_of, is_computed, node_label, normalized_axis
-from graph_ops.rules.registry import coupling, gradient
+from graph_ops.rules.registry import coupling, gradient, mixing
 
 Gradients = Sequence[ir.Value | None]
 
 
-@coupling(
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-)
-def couple_reduction(node: ir.Node, channels: Channels) -> None:
+SUMS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSum", "ReduceSumSquare")
+MIXING = ("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
+
+
+@mixing(*MIXING)
+def reduced_axes(node: ir.Node, channels: Channels) -> set[int]:
     """Axes are an attribute in old opsets and an input in new ones; none means all of them."""
+    x = node.inputs[0]
+    rank = 0 if x is None else channels.rank(x)
+    given = channels.known_ints(node, "axes", 1)
+    if not given:
+        given = [] if int_of(node, "noop_with_empty_axes", 0) else list(range(rank))
+    return {normalized_axis(axis, rank) for axis in given}
+
+
+@coupling(*SUMS, *MIXING)
+def couple_reduction(node: ir.Node, channels: Channels) -> None:
+    """The reduced axes vanish or become 1; the others pass."""
     x = node.inputs[0]
     axes = channels.axes(x)
     name = f"{node.op_type} {node_label(node)!r}"
-    given = channels.known_ints(node, "axes", 1)
-    if is_computed(node, "axes", 1) and given is None:
+    if is_computed(node, "axes", 1) and channels.known_ints(node, "axes", 1) is None:
         channels.freeze_value(x, f"the axes of {name} are computed at run time")
         return
-    if not given:
-        given = [] if int_of(node, "noop_with_empty_axes", 0) else list(range(len(axes)))
-    reduced = {normalized_axis(axis, len(axes)) for axis in given}
+    reduced = reduced_axes(node, channels)
     for axis in sorted(reduced):
-        channels.freeze(axes[axis], f"{name} reduces over it")
+        if node.op_type in SUMS:
+            channels.contract(node, 0, axis)
+        else:
+            channels.freeze(axes[axis], f"{name} reduces over it")
     keep_dims = int_of(node, "keepdims", 1)
     out = [
         None if axis in reduced else labels

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import onnx_ir as ir
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     GradientRule = Callable[
         [ir.Node, Sequence[ir.Value | None], BackwardTape], Sequence[ir.Value | None]
     ]
+    MixingRule = Callable[[ir.Node, Channels], Collection[int]]
 
 NEWEST = 1_000
 """Upper end of an open opset range."""
@@ -87,6 +88,8 @@ class RuleTable(Generic[_Rule]):
 
 COUPLINGS: RuleTable[CouplingRule] = RuleTable("coupling")
 GRADIENTS: RuleTable[GradientRule] = RuleTable("gradient")
+MIXINGS: RuleTable[MixingRule] = RuleTable("mixing")
 
 coupling = COUPLINGS.register
 gradient = GRADIENTS.register
+mixing = MIXINGS.register

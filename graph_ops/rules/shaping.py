@@ -9,7 +9,7 @@ couples index j across all a, and merging (C, h, w) into one axis repeats each l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,7 @@ from graph_ops.graph import (
     normalized_axis,
 )
 from graph_ops.rules.axis_maps import dims_for_reshape, static_length
+from graph_ops.rules.mixing import mixed_axes
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.unary import Unary, unary
 from graph_ops.shape_arithmetic import AxisLength, Element, StoredElement
@@ -67,26 +68,31 @@ def _reshape(node: ir.Node, channels: Channels) -> list[Labels | None]:
         channels.freeze_value(x, f"the shape of {node.op_type} {node_label(node)!r} is not known")
         return []
     out: list[Labels | None] = [None] * len(out_dims)
+    mixed = mixed_axes(node.outputs[0], channels)
     for sources, results in match_groups(dims, out_dims):
         labelled = [a for a in sources if axes[a] is not None]
+        if len(labelled) > 1:
+            for a in [a for a in labelled if channels.gives_way(axes[a])]:
+                channels.freeze(axes[a], reason)
+                labelled.remove(a)
         if not labelled:
             continue
-        if any(dims[a] is None for a in sources) or any(out_dims[a] is None for a in results):
+        moved = _moved_to_batch(dims, sources, out_dims, results)
+        if len(labelled) > 1 or moved is None:
             for a in labelled:
                 channels.freeze(axes[a], reason)
             continue
-        if len(labelled) > 1:
-            for a in labelled:
-                channels.freeze(axes[a], reason)
-            continue
+        into, out_of = moved
         prefers_first = len(dims) == 2 and len(out_dims) > 2
+        sizes = [(a, d) for a in results if (d := out_dims[a]) is not None]
         axis, labels = _carry(
             channels,
-            _spread(dims, sources, labelled[0], axes[labelled[0]]),
-            [(a, int(out_dims[a] or 0)) for a in results],
+            np.tile(_spread(dims, sources, labelled[0], axes[labelled[0]]), out_of),
+            [(_BATCH, into), *sizes] if into > 1 else sizes,
+            mixed,
             prefers_first,
         )
-        if axis is None:
+        if axis is None or axis == _BATCH:
             channels.freeze(axes[labelled[0]], reason)
             continue
         if len(sources) == len(results) == 1:
@@ -110,12 +116,36 @@ def _complete(node: ir.Node, channels: Channels, dims: Dims, out_dims: Dims) -> 
     return tuple(missing if axis == unknown[1] else d for axis, d in enumerate(out_dims))
 
 
+_BATCH = -1
+"""Stands for a part of the batch where axes are numbered."""
+
+
+def _moved_to_batch(
+    dims: Dims, sources: Sequence[int], out_dims: Dims, results: Sequence[int]
+) -> tuple[int, int] | None:
+    """How many parts of a group of axes go into the batch before it, and come out of it.
+
+    (N, h·d) → (N·h, d) and back is how heads of attention are told apart. What an index stands for
+    within a row does not depend on the batch. None where open axes leave that unknown.
+    """
+    shapes = [dims[a] for a in sources], [out_dims[a] for a in results]
+    if all(d is not None for d in (*shapes[0], *shapes[1])):
+        return 1, 1
+    if any(not s or s[0] is not None or None in s[1:] for s in shapes):
+        return None
+    before, after = (math.prod(int(d or 0) for d in s[1:]) for s in shapes)
+    if before % max(after, 1) == 0:
+        return before // max(after, 1), 1
+    return (1, after // before) if before and after % before == 0 else None
+
+
 def _spread(dims: Dims, sources: Sequence[int], labelled: int, labels: Labels | None) -> Labels:
-    """Label of every element of a group, row-major."""
+    """Label of every element of a group, row-major; of one row where the batch is in the group."""
     assert labels is not None
-    sizes = [int(dims[a] or 0) for a in sources]
-    shape = [1] * len(sources)
-    shape[sources.index(labelled)] = -1
+    inner = [a for a in sources if dims[a] is not None]
+    sizes = [int(dims[a] or 0) for a in inner]
+    shape = [1] * len(inner)
+    shape[inner.index(labelled)] = -1
     return np.broadcast_to(labels.reshape(shape), sizes).reshape(-1)
 
 
@@ -123,23 +153,27 @@ def _carry(
     channels: Channels,
     elements: Labels,
     results: Sequence[tuple[int, int]],
+    mixed: Collection[int],
     prefers_first: bool,
 ) -> tuple[int | None, Labels | None]:
     """The output axis that carries the labels, and its labels.
 
     Of the axes, the one that keeps most channels apart is taken, after what is coupled already
     (the groups of a convolution before a shuffle); among equals the last (channels of a group), or
-    the first when rows are unfolded into (C, h, w).
+    the first when rows are unfolded into (C, h, w). One that a reader mixes (the moments of groups)
+    is taken only where there is no other.
     """
     shape = [size for _, size in results]
     best: tuple[int, int] | None = None
-    is_choice = sum(_independent(elements, shape, p) > 1 for p in range(len(results))) > 1
-    for position in range(len(results)) if prefers_first else reversed(range(len(results))):
+    apart = [p for p in range(len(results)) if _independent(elements, shape, p) > 1]
+    apart = [p for p in apart if results[p][0] not in mixed] or apart
+    is_choice = len(apart) > 1
+    for position in apart if prefers_first else reversed(apart):
         count = _independent(elements, shape, position)
-        if is_choice and count > 1:
+        if is_choice:
             rows = np.moveaxis(elements.reshape(shape), position, 0).reshape(shape[position], -1)
             count = max(2, channels.classes_among(rows[:, 0]))
-        if count > 1 and (best is None or (count > best[0] and not prefers_first)):
+        if best is None or (count > best[0] and not prefers_first):
             best = (count, position)
     if best is None:
         return None, None
@@ -280,7 +314,7 @@ def _repeated(element: Element, channels: Channels) -> Labels | None:
     if isinstance(element, AxisLength):
         return channels.axis(element.value, element.axis)
     if isinstance(element, StoredElement) and element.number > 1:
-        return channels.fresh(element.number)
+        return channels.copies(element.number)
     return None
 
 

@@ -18,6 +18,21 @@ CONVOLUTION_SPECS = [
             first="[conv1] a = Conv(x, w1)"),
     between("one filter", "[one] o = Conv(a, wo)\nm = Relu(o)", "float[1,8,1,1] wo", channels=1,
             also={"one": 0}),
+    between("a convolution along the channels",
+            "t = Transpose <perm = [0,2,1,3]> (a)\n[along] p = Conv <pads = [1,1,1,1]> (t, wa)\n"
+            "m = Transpose <perm = [0,2,1,3]> (p)", "float[5,6,3,3] wa", classes=0,
+            reason="runs along it"),
+    between("a transposed convolution along the channels",
+            "t = Transpose <perm = [0,2,1,3]> (a)\n"
+            "[along] p = ConvTranspose <pads = [1,1,1,1]> (t, wa)\n"
+            "m = Transpose <perm = [0,2,1,3]> (p)", "float[6,5,3,3] wa", classes=0,
+            reason="runs along it"),
+    *(
+        between(f"{name} of one tap along the channels",
+                f"t = Transpose <perm = [0,2,1,3]> (a)\n[along] p = {name} (t, wa)\n"
+                "m = Transpose <perm = [0,2,1,3]> (p)", "float[6,6,1,1] wa", also={"along": 0})
+        for name in ("Conv", "ConvTranspose")
+    ),
     between("two groups", "[g] m = Conv <group = 2> (a, wg, bg)", "float[8,4,1,1] wg, float[8] bg",
             also={"g": 8}),
     between("two groups, unequal in and out", "[g] m = Conv <group = 2> (a, wg)",
@@ -87,6 +102,20 @@ CONVOLUTION_SPECS = [
             "m = Reshape(q, k)",
             "float[8] s, float[8] b, int64[4] k = {-1, 8, 6, 6}", classes=0, opset=21,
             reason="normalises over it"),
+    *(
+        between(f"GroupNormalization written as InstanceNormalization, {groups} groups",
+                "h = Shape(a)\np = Reshape(a, s)\nr = InstanceNormalization(p, one, zero)\n"
+                "q = Reshape(r, h)\nt = Mul(q, k)\nm = Add(t, c)",
+                f"int64[3] s = {{0, {groups}, -1}}, float[{groups}] one, float[{groups}] zero, "
+                "float[8,1,1] k, float[8,1,1] c", classes=groups)
+        for groups in (2, 4)
+    ),
+    between("the deviation of groups, repeated for their channels",
+            "h = Shape(a)\np = Reshape(a, s)\nf = Cast <to = 1> (p)\n"
+            "u = ReduceMean <axes = [2,3,4]> (f)\nd = Sub(f, u)\nv = Mul(d, d)\n"
+            "w = ReduceMean <axes = [2,3,4]> (v)\nz = Shape(f)\ni = Identity(z)\n"
+            "e = Expand(w, i)\nq = Reshape(e, h)\nt = Add(q, eps)\nr = Sqrt(t)\nm = Div(a, r)",
+            "int64[5] s = {0, 2, 4, 6, 6}, float eps = {0.01}", classes=2),
     between("InstanceNormalization", "m = InstanceNormalization(a, scale, bias)",
             "float[8] scale, float[8] bias"),
 ]  # fmt: skip
@@ -200,6 +229,25 @@ RESHAPE_SPECS = [
     between("a bias made of its filters' count",
             "h = Shape <start = 0, end = 1> (wm)\nz = CastLike(k, a)\nv = Expand(z, h)\n"
             "[mid] m = Conv(a, wm, v)", "float[8,8,1,1] wm, float k = {0.5}", also={"mid": 8}),
+    between("heads that are folded into the batch, and out of it",
+            "p = Reshape(a, s1)\nr = Relu(p)\nq = Reshape(r, s2)\nm = Relu(q)",
+            "int64[3] s1 = {-1, 4, 36}, int64[4] s2 = {-1, 8, 6, 6}", classes=4),
+    between("attention of two heads that are folded into the batch",
+            "[qkv] z = Conv(a, wq)\nq0, k0, v0 = Split <axis = 1> (z, part)\nh = Shape(a)\n"
+            "n = Gather(h, i)\nb = Mul(n, two)\nu = Unsqueeze(b, zero)\n"
+            "s = Concat <axis = 0> (u, dim, rest)\nq1 = Reshape(q0, s)\n"
+            "q = Transpose <perm = [0,2,1]> (q1)\nk = Reshape(k0, s)\n"
+            "sv = Concat <axis = 0> (u, wide, rest)\nv1 = Reshape(v0, sv)\n"
+            "v = Transpose <perm = [0,2,1]> (v1)\nl = MatMul(q, k)\nt = Softmax <axis = -1> (l)\n"
+            "o = MatMul(t, v)\nf = Transpose <perm = [0,2,1]> (o)\nw = Unsqueeze(n, zero)\n"
+            "s2 = Concat <axis = 0> (w, all, side, side)\nm = Reshape(f, s2)",
+            "float[24,8,1,1] wq, int64[3] part = {8, 8, 8}, int64 i = {0}, int64 two = {2}, "
+            "int64[1] zero = {0}, int64[1] dim = {4}, int64[1] wide = {4}, int64[1] rest = {-1}, "
+            "int64[1] all = {8}, int64[1] side = {6}", also={"qkv": 8}),
+    between("rows that do not divide into each other across the batch",
+            "p = Reshape(a, s1)\nr = Relu(p)\nm = Reshape(r, s2)",
+            "int64[2] s1 = {-1, 192}, int64[4] s2 = {-1, 8, 6, 6}", classes=0,
+            reason="regroups it", inputs="float[N,3,6,6] x"),
     between("a batch that is folded with another axis",
             "h = Shape(a)\nn = Gather(h, i)\nk = Mul(n, six)\nu = Unsqueeze(k, zero)\n"
             "t = Transpose <perm = [0,2,3,1]> (a)\ns1 = Concat <axis = 0> (u, rest)\n"
@@ -220,6 +268,18 @@ RESHAPE_SPECS = [
     between("Expand of a gate to the shape of what it gates",
             "g = GlobalAveragePool(a)\nh = Sigmoid(g)\ns = Shape(a)\ne = Expand(h, s)\n"
             "m = Mul(a, e)"),
+    between("Expand to sizes of which -1 stays as it is",
+            "g = GlobalAveragePool(a)\nh = Shape(a)\nn = Gather(h, i0)\nc = Gather(h, i1)\n"
+            "u = Unsqueeze(n, z)\nv = Unsqueeze(c, z)\nl = Concat <axis = 0> (u, v, side, minus)\n"
+            "s = Reshape(l, minus)\nk = Shape(s)\no = ConstantOfShape <value = int64[1] {1}> (k)\n"
+            "t = Mul(o, minus)\np = Equal(s, t)\nq = Where(p, o, s)\ne = Expand(g, q)\n"
+            "m = Mul(a, e)",
+            "int64 i0 = {0}, int64 i1 = {1}, int64[1] z = {0}, int64[1] side = {6}, "
+            "int64[1] minus = {-1}"),
+    between("sizes that are chosen by a count",
+            "g = GlobalAveragePool(a)\ns = Shape(a)\np = Equal(s, eight)\nq = Where(p, s, s)\n"
+            "e = Expand(g, q)\nm = Mul(a, e)", "int64[4] eight = {8, 8, 8, 8}", classes=0,
+            reason="the shape of Expand"),
     between("Expand of a constant to a computed shape",
             "s = Shape(a)\ne = Expand(k, s)\nm = Add(a, e)", "float[1,1,1] k"),
     between("one computed shape for two Reshapes",
@@ -260,6 +320,13 @@ SPATIAL_SPECS = [
             "int64[2] ax = {2, 3}"),
     between("ReduceMean over positions, opset 18", "m = ReduceMean(a, ax)",
             "int64[2] ax = {-1, -2}", opset=18),
+    *(
+        between(f"{name} over channels",
+                f"p = Exp(a)\nr = {name} <axes = [1]> (p)\nm = Div(a, r)")
+        for name in ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare")
+    ),
+    between("ReduceSum over channels and positions",
+            "p = Softplus(a)\nr = ReduceSum(p, ax)\nm = Div(a, r)", "int64[3] ax = {1, 2, 3}"),
     between("ReduceMean over channels", "m = ReduceMean <axes = [1]> (a)", channels=1, classes=0,
             reason="reduces over it"),
     between("spatial attention: a mean over channels",

@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from graph_ops.rules import COUPLINGS
-from tests.graph_ops.rules.coupling_rows import CouplingSpec
+from graph_ops.rules.registry import MIXINGS
+from tests.graph_ops.rules.coupling_rows import CouplingSpec, two
 from tests.graph_ops.rules.coupling_specs_joining import (
     BROADCAST_SPECS,
     JOINING_SPECS,
@@ -64,6 +65,19 @@ def test_pruned_equals_masked(spec: CouplingSpec) -> None:
         )
 
 
+@by_spec
+def test_what_a_node_mixes_is_frozen(spec: CouplingSpec) -> None:
+    classes = analyse_bytes(spec.model).classes
+    channels = classes.channels
+    for node in channels.model.graph:
+        rule = MIXINGS.find(node.domain, node.op_type, channels.opset)
+        if rule is None:
+            continue
+        for axis in rule(node, channels):
+            labels = channels.axis(node.inputs[0], axis)
+            assert labels is None or classes.is_frozen[classes.class_of[labels]].all()
+
+
 def test_every_rule_has_a_row() -> None:
     covered = {
         node.op_type
@@ -71,3 +85,13 @@ def test_every_rule_has_a_row() -> None:
         for node in onnx.ModelProto.FromString(spec.model).graph.node
     }
     assert set(COUPLINGS.op_types) - covered == set()
+
+
+def test_what_meets_frozen_channels_is_frozen_for_their_reason() -> None:
+    spec = two(
+        "a gate of neighbours, then a sum",
+        "c = CumSum(a, k)\nd = Mul(a, c)\nm = Add(d, b)",
+        "int64 k = {1}",
+    )
+    reasons = analyse_bytes(spec.model).reasons("conv1b")
+    assert reasons == {"CumSum 'c' runs along it"}
