@@ -233,6 +233,8 @@ def test_a_job_whose_worker_is_gone_is_cancelling_and_not_cancelled(idle: Server
     idle.wait_for(job_id, "running")
     worker = idle.role("worker")
     assert worker is not None
+    while not idle.children():  # a job runs from when it is taken on, before its child has it
+        time.sleep(0.02)
     worker.suspend()
     try:
         with httpx.Client(base_url=idle.url, timeout=30) as client:
