@@ -88,9 +88,9 @@ class TaylorPrunableNetwork:
         self.cost = CostModel(self.classes)
         self.dropped: NDArray[np.bool_] = np.zeros(self.classes.count, dtype=np.bool_)
         self.weights = RefittedWeights()
+        """What recovery changed, at the original's shapes; nothing without it."""
         self.originals: Originals | None = None
         """What recoveries keep of the original, where several are to come."""
-        """What recovery changed, at the original's shapes; nothing without it."""
         self.last_scores = np.full(self.classes.count, np.nan)
         self._prunability = Prunability(self.classes, self.options)
         self._scorer = (

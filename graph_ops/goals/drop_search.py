@@ -51,7 +51,7 @@ class Trial:
     """One size that was tried.
 
     Attributes:
-        kind: `plain` or `full`.
+        kind: `plain` or `full`; `none` for an end of the range that was not tried.
         share: What is left of the quantity that is made small.
         drop: By how much the metric is worse.
         estimate: The same as other samples would show it, so far as these can tell.

@@ -2,12 +2,14 @@
 
 A first-order score says which filter of a layer matters least; across layers it is a poor judge,
 above all where what is left is refitted: some layers' filters can be made up for by others and some
-cannot. So the order within a layer is left to the scores, and the layers are compared by
+cannot. So the layers are compared by
 
-    E_b(n) = error² of the outputs, on samples set aside, with the n least filters of layer b gone
+    E_b(n) = error² of the outputs, on samples set aside, with the first n filters of layer b gone
              and the layers that read it refitted (`trials.py`),
 
-at a few n. In between √E is taken to be linear. Errors of several layers add up, about, as squares
+at a few n. What goes first is said by the scores, or by what the readers can do without
+(`elimination.py`) where that loses less. Between two n, √E is taken to be linear in n, or in the
+root of what elimination says is lost. Errors of several layers add up, about, as squares
 do; so the next filter of a layer costs E_b(n + 1) − E_b(n), and a greedy choice by that cost per
 MAC saved spreads the cut over the layers. Choosing sizes of layers by measured errors is what
 ZipLM (Kurtic et al. 2023, arXiv 2302.04089) does for layers of transformers.

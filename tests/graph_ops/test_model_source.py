@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -16,45 +15,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from graph_ops import errors
 from graph_ops.model import ModelLimits, infer_shapes, lift_constants, load_model
+from tests.support.model_files import conv_model, edited, zipped
 from tests.support.models import (
     LIGHT_NETWORKS,
     light_input,
     light_network,
     random_weights,
     text_model,
-    with_weights,
 )
-
-CONV_TEXT = """
-<ir_version: 8, opset_import: ["" : 13]>
-g (float[N, 3, 8, 8] x, float[4, 3, 3, 3] w) => (float[N, 4, 6, 6] y) {
-    [conv] c = Conv(x, w)
-    y = Relu(c)
-}
-"""
-
-
-def conv_model() -> bytes:
-    return with_weights(text_model(CONV_TEXT), {"w": random_weights((4, 3, 3, 3), 0)})
-
-
-def edited(edit: Callable[[onnx.ModelProto], object], model: bytes | None = None) -> bytes:
-    proto = onnx.ModelProto.FromString(model or conv_model())
-    edit(proto)
-    return bytes(proto.SerializeToString())
-
-
-def zipped(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def external_model(location: str = "w.bin", offset: int = 0, length: int = 432) -> bytes:
@@ -409,44 +380,3 @@ def test_light_networks_load_with_shapes_at_any_batch(name: str) -> None:
                 assert output.shape is None or batch == "N" or output.shape.is_static()
         convolutions = [n for n in model.graph if n.op_type == "Conv"]
         assert all(n.outputs[0].shape is not None for n in convolutions)
-
-
-LOADED_OR_REFUSED = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-
-
-def load_or_refuse(data: bytes) -> None:
-    """Fails on any exception that is not the library's own."""
-    with contextlib.suppress(errors.PrunerError):
-        assert load_model(data).model.graph is not None
-
-
-@LOADED_OR_REFUSED
-@given(st.binary(max_size=400))
-def test_random_bytes_never_crash(data: bytes) -> None:
-    load_or_refuse(data)
-
-
-@LOADED_OR_REFUSED
-@given(st.lists(st.tuples(st.integers(0, 799), st.integers(0, 7)), min_size=1, max_size=8))
-def test_flipped_bits_never_crash(flips: list[tuple[int, int]]) -> None:
-    data = bytearray(conv_model())
-    for at, bit in flips:
-        data[at % len(data)] ^= 1 << bit
-    load_or_refuse(bytes(data))
-
-
-@LOADED_OR_REFUSED
-@given(st.integers(0, 799), st.integers(0, 799), st.integers(0, 799), st.booleans())
-def test_splices_never_crash(start: int, end: int, to: int, is_zipped: bool) -> None:
-    data = zipped(("m.onnx", conv_model())) if is_zipped else conv_model()
-    load_or_refuse(data[:to] + data[start:end] + data[to:])
-
-
-@LOADED_OR_REFUSED
-@given(st.integers(0, 799))
-def test_prefixes_are_called_truncated(length: int) -> None:
-    data = conv_model()
-    length %= len(data)
-    expected = errors.TruncatedModelError if length else errors.NotOnnxError
-    with pytest.raises(expected):
-        load_model(data[:length])
