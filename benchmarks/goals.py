@@ -31,6 +31,7 @@ from benchmarks.accuracy.networks import CALIBRATION, network
 from benchmarks.tables import markdown_table
 from benchmarks.tasks import EVERY_FILTER, Task
 from graph_ops import prune
+from graph_ops.goals.drop_search import ROUNDING
 from graph_ops.metrics import Comparison, Examiner, choose_metric
 from graph_ops.model import load_model
 from graph_ops.options import parse_options
@@ -43,8 +44,6 @@ NETWORKS = ("digits", "cifar10_residual", "cifar10_depthwise", "vgg_cifar10", "v
 DROP = 0.01
 GRID = (0.03, 0.06, 0.09, 0.12)
 """How much smaller, in shares of the MACs, the sizes are that should not be within the drop."""
-ROUNDING = 1e-9
-"""Three of 300 samples are 0.01, however the difference of two means was rounded."""
 LATENCY_RATIO = 0.6
 POINTS = 10
 CURVE_END = 0.3
