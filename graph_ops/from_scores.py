@@ -17,6 +17,7 @@ from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions, parse_options
 from graph_ops.progress import ProgressCallback
+from graph_ops.rank_by import ERROR_PER_MAC
 from graph_ops.result import PruneResult
 from graph_ops.rounds import Course
 from graph_ops.run import Run, input_specs
@@ -116,7 +117,7 @@ def _check_needs_no_data(options: PruneOptions) -> None:
             f"Target {options.target.kind!r} (or the option 'points') needs a bundle.",
             field="target",
         )
-    if options.ranks_by_errors:
+    if options.rank_by == ERROR_PER_MAC:
         raise OptionsError(
             "Option 'rank_by': error_per_mac measures errors on a bundle.", field="rank_by"
         )

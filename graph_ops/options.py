@@ -146,10 +146,11 @@ class PruneOptions(_Options):
     normalization: Literal["none", "l2", "mean"] = "none"
     """Scores are divided by this statistic of their layer before layers are compared."""
     rank_by: Literal["auto", "score", "score_per_mac", "error_per_mac"] = "auto"
-    """What is compared across layers; `auto` is `score` for the targets `filters` and
-    `filter_ratio`, and `score_per_mac` for the others. `error_per_mac` measures what each layer is
-    worth: parts of it go, the rest is refitted, and the outputs' error counts; within a layer those
-    filters go first that a refit can make up for."""
+    """What is compared across layers. `error_per_mac` measures what each layer is worth: parts of
+    it go, the rest is refitted, and the outputs' error counts; within a layer those filters go
+    first that a refit can make up for. `auto` is `score` for the targets `filters` and
+    `filter_ratio`; for the others `error_per_mac` where one round is scored by Taylor without
+    normalization and refitted, and `score_per_mac` elsewhere."""
     reduction: Literal["sum", "mean"] = "sum"
     """How activation·gradient is reduced over a filter's output positions: `sum` is the
     first-order change of the loss; `mean` (Molchanov 2017) divides by their number."""
@@ -260,14 +261,6 @@ class PruneOptions(_Options):
         return 0.3 if self.target.max_metric_drop is not None else 0.1
 
     @property
-    def ranking(self) -> str:
-        """`rank_by`, with `auto` resolved."""
-        if self.rank_by == "auto":
-            is_counted = self.target.kind in ("filters", "filter_ratio")
-            return "score" if is_counted else "score_per_mac"
-        return self.rank_by
-
-    @property
     def minds_latency(self) -> bool:
         """Whether the target speaks of computation, so that what is left should be fast."""
         if self.filters_per_step is not None:
@@ -275,16 +268,6 @@ class PruneOptions(_Options):
         if self.target.max_metric_drop is not None:
             return self.minimize in ("macs", "latency")
         return self.target.kind in ("max_macs_ratio", "max_latency_ratio")
-
-    @property
-    def ranks_by_macs(self) -> bool:
-        """Whether a class's score is divided by the MACs its removal saves."""
-        return self.ranking != "score"
-
-    @property
-    def ranks_by_errors(self) -> bool:
-        """Whether layers are compared by measured errors."""
-        return self.ranking == "error_per_mac"
 
 
 def parse_options(raw: str | bytes | dict[str, Any] | PruneOptions | None) -> PruneOptions:

@@ -15,6 +15,7 @@ from graph_ops.model.source import CONVOLUTIONS
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.outline import outline
 from graph_ops.profiling import OperatorTime
+from graph_ops.rank_by import RankBy
 from graph_ops.recovery import Recovery
 from graph_ops.version import TOOL, VERSION
 
@@ -52,6 +53,7 @@ class RunFacts:
     images: dict[str, Any] | None
     stop_reason: str
     rounds: list[dict[str, Any]]
+    rank_by: RankBy
     engine: dict[str, Any] | None
     metric: MetricResult
     before: Cost
@@ -100,7 +102,8 @@ def build_report(network: TaylorPrunableNetwork, facts: RunFacts) -> dict[str, A
             "reduction": network.options.reduction,
             "gate": network.options.gate,
             "normalization": network.options.normalization,
-            "rank_by": network.options.ranking,
+            "rank_by": facts.rank_by.kind,
+            "rank_by_why": facts.rank_by.why,
         },
         "loss": None
         if loss is None or scorer is None

@@ -96,6 +96,7 @@ class _Rounds:
         self._network.restore(state.dropped, state.last_scores, state.weights)
         self._first, self._number, self._dropped = state.first_scores, state.number, state.filters
         self._run.rounds, self._run.engine = state.rounds, state.engine
+        self._run.rank_by = state.rank_by
         self._run.timing_s |= state.timing_s
         return None if state.stop_reason is None else Course(state.stop_reason, self._first)
 
@@ -184,6 +185,7 @@ class _Rounds:
                 weights=network.weights,
                 first_scores=self._first,
                 rounds=self._run.rounds,
+                rank_by=self._run.rank_by,
                 engine=self._run.engine,
                 stop_reason=stop_reason,
                 timing_s=self._run.timing_s,

@@ -18,12 +18,14 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.bundle import Bundle, BundleLimits, Dataset, ImageFacts, InputSpec, open_bundle
+from graph_ops.errors import OptionsError
 from graph_ops.graph import graph_inputs
 from graph_ops.model import ModelLimits, SourceModel, load_model
 from graph_ops.network import TaylorPrunableNetwork
 from graph_ops.options import PruneOptions
 from graph_ops.prefetch import prefetched
 from graph_ops.progress import PhaseCallback, PhaseTime, Progress, ProgressCallback
+from graph_ops.rank_by import RankBy, rank_by
 from graph_ops.recovery import Recovery, Sensitivity, measure_sensitivity
 from graph_ops.score_shards import ShardExchange, score_together, split
 
@@ -41,6 +43,7 @@ class Run:
         images: How the bundle's images were read; None for arrays.
         exchange: Shares out the scoring among processes; None to score alone.
         on_phase: Called at the end of each phase.
+        rank_by: What layers are compared by.
     """
 
     options: PruneOptions
@@ -51,6 +54,10 @@ class Run:
     images: ImageFacts | None = None
     exchange: ShardExchange | None = None
     on_phase: PhaseCallback = lambda _: None
+    rank_by: RankBy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rank_by = rank_by(self.options)
 
     def tell(self, phase: str, done: int, total: int, message: str = "") -> None:
         """Report progress."""
@@ -100,11 +107,15 @@ class Run:
     def compare_layers(
         self, network: TaylorPrunableNetwork, dataset: Dataset, number: int
     ) -> Sensitivity | None:
-        """What layers of the scored network are compared by; None for their scores."""
-        if not self.options.ranks_by_errors:
+        """What layers of the scored network are compared by; None for their scores.
+
+        Raises:
+            OptionsError: the options ask for measured errors, and there is nothing to measure by.
+        """
+        if not self.rank_by.measures:
             return None
         with self.phase("select", number):
-            return measure_sensitivity(
+            found = measure_sensitivity(
                 network.classes,
                 network.dropped,
                 network.weights,
@@ -114,6 +125,16 @@ class Run:
                 seed=self.options.seed,
                 tell=lambda done, total: self.tell("select", done, total, f"round {number}"),
             )
+        if isinstance(found, Sensitivity):
+            return found
+        if self.rank_by.is_asked:
+            raise OptionsError(
+                f"Option 'rank_by': error_per_mac cannot be measured, because {found.reason}. "
+                "Give score_per_mac.",
+                field="rank_by",
+            )
+        self.rank_by = self.rank_by.unmeasured(found.reason)
+        return None
 
     def note_round(
         self, network: TaylorPrunableNetwork, number: int, mean_loss: float | None

@@ -23,6 +23,7 @@ from graph_ops.blocks import Block, find_blocks, normalize
 from graph_ops.channels import ChannelClasses
 from graph_ops.cost import CostModel, Meter
 from graph_ops.options import PruneOptions
+from graph_ops.rank_by import SCORE, rank_by
 
 AUTO_MULTIPLES = ((64, 8), (16, 4))
 """Without `channel_multiple`: from so many filters on, counts stay multiples of this. The
@@ -139,7 +140,7 @@ class Selector:
             goal: Where to stop; with no bound set, everything that may go is chosen.
             cost: Needed for goals other than `filters`, and for ranking by MACs.
         """
-        if not self._options.ranks_by_errors:
+        if not rank_by(self._options).measures:
             scores = normalize(scores, self.blocks, alive, self._options.normalization)
         walk = _Walk(self, scores, alive, goal, cost)
         walk.go(self._sequences(scores, alive, finest=False))
@@ -214,7 +215,7 @@ class Selector:
         """What units are ordered by: rank, then mean score."""
         score = float(np.mean(scores[unit]))
         rank = score
-        if self._options.ranks_by_macs and meter is not None:
+        if rank_by(self._options).kind != SCORE and meter is not None:
             rank = score * len(unit) / max(1, meter.saving(unit)[0])
         return rank, score
 

@@ -79,7 +79,7 @@ def findings(original: float, rows: Rows, peer_results: Rows) -> list[str]:
 
     A peer's network counts where it leaves no more MACs than asked for.
     """
-    refitted = [name for name in (ours.RECONSTRUCT, ours.MEASURED_LAYERS) if name in rows]
+    refitted = [name for name in (ours.RECONSTRUCT, ours.BY_SCORE) if name in rows]
     return [
         line
         for name in refitted
@@ -148,7 +148,8 @@ def main() -> None:
         print_network(task, list(arguments.parts), results)
     if not is_complete:
         sys.exit(
-            "Some networks were not measured: see above; --shared names the folder of the data."
+            "Some networks were not measured: see above; --shared names the folder of the data, "
+            "and `make mnist` brings the digits'."
         )
 
 

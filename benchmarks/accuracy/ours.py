@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from statistics import mean
 
@@ -21,14 +21,15 @@ Options = Mapping[str, object]
 RANDOM = "random (mean of 3)"
 RANDOM_SEEDS = range(3)
 RECONSTRUCT = "Taylor + reconstruct"
-MEASURED_LAYERS = "Taylor + reconstruct, error_per_mac"
+BY_SCORE = "Taylor + reconstruct, score_per_mac"
+MEASURED_LAYERS: Options = {"recovery": "reconstruct", "rank_by": "error_per_mac"}
 METHODS: dict[str, Options] = {
     RANDOM: {"criterion": "random", "recovery": "none"},
     "L2": {"criterion": "magnitude_l2", "recovery": "none"},
     "Taylor": {"recovery": "none"},
     "Taylor + bias": {"recovery": "bias"},
     RECONSTRUCT: {"recovery": "reconstruct"},
-    MEASURED_LAYERS: {"recovery": "reconstruct", "rank_by": "error_per_mac"},
+    BY_SCORE: {"recovery": "reconstruct", "rank_by": "score_per_mac"},
 }
 COMMON: Options = {"batch_size": BATCH, "on_unreachable": "best", **EVERY_FILTER}
 STEPS = (1, 5, 10)
@@ -45,7 +46,7 @@ def default_rows() -> dict[str, Options]:
             "rank_by": rank_by,
             "steps": 1,
         }
-    rows["error_per_mac, 1 step"] = METHODS[MEASURED_LAYERS]
+    rows["error_per_mac, 1 step"] = MEASURED_LAYERS
     for steps in STEPS[1:]:
         rows[f"none, score_per_mac, {steps} steps"] = {
             "normalization": "none",
@@ -85,31 +86,6 @@ def measured(task: Task, options: Options, target: float, results: Results) -> M
     return results.get(key_of(task, options, target), measure)
 
 
-def measured_along(
-    task: Task, options: Options, targets: Sequence[float], results: Results
-) -> list[Measured | None]:
-    """The same at evenly spaced targets, from one run: its ranking is taken once.
-
-    Args:
-        task: The network and its data.
-        options: All but the target.
-        targets: The first as far from the whole network as from the next.
-        results: Where they are kept.
-    """
-    found: dict[float, Measured] = {}
-
-    def measure(target: float) -> Measured:
-        if not found:
-            end = {"target": {"max_macs_ratio": targets[-1]}, "points": len(targets)}
-            points = prune(task.model, task.bundle(), {**COMMON, **options, **end}).points
-            found.update(
-                (t, of_model(task, point.model)) for t, point in zip(targets, points, strict=True)
-            )
-        return found[target]
-
-    return [results.get(key_of(task, options, t), partial(measure, t)) for t in targets]
-
-
 def of_model(task: Task, model: bytes) -> Measured:
     """What a pruned network comes to."""
     left = macs(model) / macs(task.model)
@@ -125,8 +101,6 @@ def row(
     task: Task, method: str, targets: Sequence[float], results: Results
 ) -> list[Measured | None]:
     """A method of the table at every target."""
-    if method == MEASURED_LAYERS:
-        return measured_along(task, METHODS[method], targets, results)
     if method == RANDOM:
         return [mean_of_random(task, target, results) for target in targets]
     return [measured(task, METHODS[method], target, results) for target in targets]

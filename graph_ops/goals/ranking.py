@@ -88,6 +88,7 @@ class Ranking:
                 weights=type(network.weights)(),
                 first_scores=self.scores,
                 rounds=self._run.rounds,
+                rank_by=self._run.rank_by,
                 engine=self._run.engine,
                 timing_s=self._run.timing_s,
                 goal={"findings": self.findings},

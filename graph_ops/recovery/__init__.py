@@ -3,7 +3,7 @@
 from graph_ops.recovery.acceptance import recover
 from graph_ops.recovery.judge import Classifier
 from graph_ops.recovery.originals import Originals
-from graph_ops.recovery.sensitivity import Sensitivity, measure_sensitivity
+from graph_ops.recovery.sensitivity import Sensitivity, Unmeasured, measure_sensitivity
 from graph_ops.recovery.summary import LayerRecovery, Recovery
 from graph_ops.recovery.weights import RefittedWeights
 
@@ -14,6 +14,7 @@ __all__ = [
     "Recovery",
     "RefittedWeights",
     "Sensitivity",
+    "Unmeasured",
     "measure_sensitivity",
     "recover",
 ]

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
 from graph_ops.channels import ChannelClasses
-from graph_ops.errors import OptionsError
 from graph_ops.recovery.judge import Judge
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.trials import WHOLE_ERROR, Trials
@@ -61,6 +60,17 @@ class Sensitivity:
         return np.where(np.isnan(self.costs), scores, self.costs)
 
 
+@dataclass(frozen=True)
+class Unmeasured:
+    """Why there is nothing to compare layers by.
+
+    Attributes:
+        reason: The rest of a sentence that begins with "because".
+    """
+
+    reason: str
+
+
 def measure_sensitivity(
     classes: ChannelClasses,
     dropped: NDArray[np.bool_],
@@ -71,7 +81,7 @@ def measure_sensitivity(
     *,
     seed: int = 0,
     tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Sensitivity:
+) -> Sensitivity | Unmeasured:
     """Measure every layer of a network as it is now.
 
     Args:
@@ -82,20 +92,22 @@ def measure_sensitivity(
         layers: What may go, in the order of the scores.
         recovery: The option `recovery`.
         seed: Of the samples and positions drawn.
-        tell: Called with the number of trials done and of all.
+        tell: Called with the number of layers done and of all.
+
+    Returns:
+        The costs; why there are none where samples are too few to set some aside, or outputs
+        cannot be compared.
 
     Raises:
-        OptionsError: samples are too few to set some aside, or outputs cannot be compared.
         ModelRunError: ONNX Runtime fails.
     """
     samples = _few(RefitSamples.draw(dataset, seed, MAX_SAMPLES))
     if samples is None:
-        raise _unmeasured(
-            f"{dataset.scored.size} scored samples are too few (at least {MIN_SAMPLES})"
-        )
+        count = dataset.scored.size
+        return Unmeasured(f"{count} scored samples are too few (at least {MIN_SAMPLES})")
     judge = Judge(classes.channels.model, samples.checked, None)
     if not judge.can_compare:
-        raise _unmeasured("the model's outputs are not finite float numbers other than zero")
+        return Unmeasured("the model's outputs are not finite float numbers other than zero")
     trials = Trials(classes, dropped, weights, samples, judge, REFITS[recovery], seed)
     before = trials.squared_error([], 0)
     trials.observe(c for layer in layers for unit in layer.units for c in unit)
@@ -166,13 +178,6 @@ def _measured(
     counts = {round(s * paths[best].droppable) for s in SHARES} - {0, half}
     found = {0: 0.0, half: first[best], **{n: rise(paths[best], n) for n in sorted(counts)}}
     return paths[best], found
-
-
-def _unmeasured(why: str) -> OptionsError:
-    return OptionsError(
-        f"Option 'rank_by': error_per_mac cannot be measured, because {why}. Give score_per_mac.",
-        field="rank_by",
-    )
 
 
 def _few(samples: RefitSamples | None) -> RefitSamples | None:

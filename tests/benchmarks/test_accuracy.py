@@ -66,13 +66,6 @@ def test_a_row_is_measured_once_and_kept(task: tasks.Task, tmp_path: Path) -> No
     assert ours.row(task, "Taylor", [0.7, 0.5], kept) == [first, None]
 
 
-def test_a_row_along_one_ranking_is_that_of_single_runs(task: tasks.Task, tmp_path: Path) -> None:
-    options = {"recovery": "none"}
-    along = ours.measured_along(task, options, [0.8, 0.6], Results(tmp_path / "a"))
-    single = ours.measured(task, options, 0.6, Results(tmp_path / "b"))
-    assert along[1] == single
-
-
 def test_cells_say_where_the_macs_are_not_the_targets() -> None:
     assert Measured(0.9, 0.7).cell(0.7) == "90.0"
     assert Measured(0.9, 0.65).cell(0.7) == "90.0 (at 0.65)"
@@ -101,6 +94,24 @@ def test_findings_name_a_peer_that_is_not_beaten_at_no_more_macs() -> None:
     assert [line for line in found if "Peer" in line] == [
         "Taylor + reconstruct at 0.9: 98.0; Peer has 99.0."
     ]
+
+
+def test_digits_are_tested_on_mnists_own_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "MNIST_TEST", tmp_path)
+    with pytest.raises(FileNotFoundError, match="t10k-images"):
+        networks.network("digits")
+    images, labels = bytes(range(256)) * 7, bytes([3, 1])
+    header = (2).to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
+    (tmp_path / networks.MNIST_IMAGES).write_bytes(b"\0\0\x08\x03" + header + images[: 2 * 784])
+    (tmp_path / networks.MNIST_LABELS).write_bytes(b"\0\0\x08\x01\0\0\0\x02" + labels)
+    task = networks.network("digits")
+    assert task.test_images.shape == (2, 1, 28, 28)
+    assert task.test_images.dtype == task.images.dtype
+    assert task.test_images.max() == task.images.max() == 1.0
+    assert task.test_images[0, 0, 1, 0] == pytest.approx(28 / 255)
+    assert task.test_labels.tolist() == [3, 1]
 
 
 def test_the_page_names_every_network_every_method_and_every_peer() -> None:
