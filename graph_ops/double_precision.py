@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx_ir as ir
+from onnx import GraphProto, ValueInfoProto
+from onnx.numpy_helper import to_array
 from onnx.reference import ReferenceEvaluator
 
 from graph_ops.errors import ModelRunError
@@ -33,8 +35,9 @@ class DoubleSession:
         copy = model.clone()
         lift_constants(copy)
         widen(copy, HALVES | {ir.DataType.FLOAT}, ir.DataType.DOUBLE)
+        self._proto = ir.to_proto(copy)
         with _as_run_error("load"):
-            self._evaluator = ReferenceEvaluator(ir.to_proto(copy))
+            self._evaluator = ReferenceEvaluator(self._proto)
         self.output_names = [str(value.name) for value in copy.graph.outputs]
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
@@ -46,6 +49,43 @@ class DoubleSession:
         names = list(outputs) if outputs is not None else self.output_names
         with _as_run_error("run"), np.errstate(all="ignore"):
             return [np.asarray(array) for array in self._evaluator.run(names, dict(feeds))]
+
+    def run_all(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every value that is computed, by its name.
+
+        Raises:
+            ModelRunError: the reference implementation fails.
+        """
+        with _as_run_error("run"), np.errstate(all="ignore"):
+            found = self._evaluator.run(None, dict(feeds), intermediate=True)
+        assert isinstance(found, dict)
+        return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+
+    def steps(
+        self, feeds: Mapping[str, Array], instead: Mapping[str, Array]
+    ) -> Iterator[tuple[str, Array]]:
+        """Every value that the nodes compute, one node after the other.
+
+        Args:
+            feeds: One batch.
+            instead: Values that go on in place of what was computed, where shapes agree.
+
+        Raises:
+            ModelRunError: the reference implementation fails.
+        """
+        graph = self._proto.graph
+        opsets = {o.domain: o.version for o in self._proto.opset_import}
+        values: dict[str, Array] = {t.name: to_array(t) for t in graph.initializer} | dict(feeds)
+        for node in graph.node:
+            names = [name for name in node.output if name]
+            alone = GraphProto(node=[node], output=[ValueInfoProto(name=name) for name in names])
+            with _as_run_error("run"), np.errstate(all="ignore"):
+                found = ReferenceEvaluator(alone, opsets).run(None, values)
+            for name, value in zip(names, map(np.asarray, found), strict=True):
+                yield name, value
+                known = instead.get(name)
+                goes_on = known is not None and known.shape == value.shape
+                values[name] = known if known is not None and goes_on else value
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from graph_ops.graph import is_root_constant, node_label, stored_value
 from graph_ops.model import lift_constants
 from graph_ops.runtime import Array, Session
 from graph_ops.sharing import stored_root
+from graph_ops.stepwise import largest_step
 
 TOLERANCE = 1e-4
 """Largest difference accepted, relative to the largest magnitude of the output."""
@@ -55,6 +56,8 @@ class Proof:
         tolerance: Limit on `max_rel_diff`.
         float32_rel_diff: `max_rel_diff` in float32, where it was over the tolerance there and the
             figures are those of float64; else None.
+        float64_rel_diff: The same in float64, where the figures are those of the node that differs
+            most; else None.
     """
 
     max_abs_diff: float
@@ -62,6 +65,12 @@ class Proof:
     samples: int
     tolerance: float = TOLERANCE
     float32_rel_diff: float | None = None
+    float64_rel_diff: float | None = None
+
+    @property
+    def compared(self) -> str:
+        """What was compared: the models' `outputs`, or what each of their `nodes` does."""
+        return "outputs" if self.float64_rel_diff is None else "nodes"
 
     @property
     def precision(self) -> str:
@@ -213,7 +222,8 @@ def prove(
 
     A network may carry the rounding of its first layers to large differences at its end, between
     any two orders of summation. Where the difference is over the tolerance, one sample is computed
-    in float64: an error of the surgery stays as large there, and rounding goes.
+    in float64: an error of the surgery stays as large there, and rounding goes. Where even that
+    carries too far, what each node does is compared (`stepwise.py`).
 
     Args:
         classes: Channel classes of the original.
@@ -239,22 +249,28 @@ def prove(
     proof = compare(reference, candidate, chain([first], iterator))
     if not proof.holds:
         del reference, candidate
-        proof = _without_rounding(pair, first, proof)
+        proof = _without_rounding(classes, dropped, pair, first, proof)
     if not proof.holds:
         raise ProofError(
             f"The pruned model differs from the masked original by {proof.max_rel_diff:.3g} "
-            f"(relative, {proof.precision}); at most {proof.tolerance:g} is accepted.",
+            f"(relative, {proof.precision}, {proof.compared}); at most {proof.tolerance:g} is "
+            "accepted.",
             max_rel_diff=proof.max_rel_diff,
             max_abs_diff=proof.max_abs_diff,
             tolerance=proof.tolerance,
             precision=proof.precision,
+            compared=proof.compared,
             samples=proof.samples,
         )
     return proof
 
 
 def _without_rounding(
-    pair: Sequence[ir.Model], batch: tuple[dict[str, Array], int], proof: Proof
+    classes: ChannelClasses,
+    dropped: NDArray[np.bool_],
+    pair: Sequence[ir.Model],
+    batch: tuple[dict[str, Array], int],
+    proof: Proof,
 ) -> Proof:
     """The figures of one sample in float64; those of float32 where that cannot be computed."""
     feeds, size = batch
@@ -266,7 +282,19 @@ def _without_rounding(
     if is_open:
         feeds, size = {name: array[:1] for name, array in feeds.items()}, 1
     try:
-        exact = compare(DoubleSession(pair[0]), DoubleSession(pair[1]), [(feeds, size)])
+        found = compare(DoubleSession(pair[0]), DoubleSession(pair[1]), [(feeds, size)])
     except ModelRunError:
         return proof
-    return replace(exact, tolerance=DOUBLE_TOLERANCE, float32_rel_diff=proof.max_rel_diff)
+    exact = replace(found, tolerance=DOUBLE_TOLERANCE, float32_rel_diff=proof.max_rel_diff)
+    if exact.holds:
+        return exact
+    try:
+        absolute, relative = largest_step(classes, dropped, pair[0], pair[1], feeds)
+    except ModelRunError:
+        return exact
+    return replace(
+        exact,
+        max_abs_diff=absolute,
+        max_rel_diff=relative,
+        float64_rel_diff=exact.max_rel_diff,
+    )
