@@ -1,7 +1,8 @@
 """A file that is written once, from front to back, and its SHA-256.
 
 Hashing takes longer than receiving and writing together, so it is what must never wait: it has a
-thread of its own, and goes on with one block while the next ones are gathered and written.
+thread of its own, and so has writing. Blocks that are full are given to both, and meanwhile the
+next one is filled, by the caller himself if he likes (`room`), which saves a copy of every byte.
 
 What is written goes into the kernel's cache, where those who read the file soon find it. But much
 of it costs: memory has to be found and copied to, and flushing takes as long as the disk needs for
@@ -13,6 +14,7 @@ so, and for what follows the last whole block, the cache it is.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -24,9 +26,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 # What is hashed and written at once.
-BLOCK_BYTES = 2 * 2**20
-# One is gathered or written, the others wait to be hashed.
-_BLOCKS = 3
+BLOCK_BYTES = 2**20
+# One is filled, the others are hashed and written, or wait for that. A file of less than a block
+# has one alone.
+_BLOCKS = 8
 # So many bytes of a file go into the cache, in whole blocks.
 _CACHED_BYTES = 64 * 2**20
 # So many bytes are handed to the disk at once; what is there already costs nothing.
@@ -37,7 +40,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 class HashedFile:
     """A new file. Used by one thread at a time.
 
-    Any method raises `OSError` when the disk does not take the bytes.
+    Any method raises `OSError` when the disk did not take the bytes, of this call or before.
 
     Args:
         path: Where; nothing may be there.
@@ -47,10 +50,11 @@ class HashedFile:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._digest = hashlib.sha256()
         self._hashing = ThreadPoolExecutor(1, "sha256")
-        self._being_hashed: deque[Future[None]] = deque()
-        self._blocks = _new_blocks()
-        self._block = self._blocks[0]
-        self._gathered = 0
+        self._writing = ThreadPoolExecutor(1, "write")
+        self._block = _memory(BLOCK_BYTES)
+        self._filled = 0
+        self._free: list[memoryview] | None = None
+        self._at_work: deque[tuple[memoryview, Future[None], Future[None]]] = deque()
         self._written = self._handed_over = 0
 
     @property
@@ -58,24 +62,33 @@ class HashedFile:
         """Whether nothing more can be written."""
         return self._fd < 0
 
+    def room(self) -> memoryview:
+        """Where the next bytes belong, for at least one; `took` says how many are there."""
+        return self._block[self._filled :]
+
+    def took(self, size_bytes: int) -> None:
+        """Take bytes that were put into the room."""
+        self._filled += size_bytes
+        if self._filled == BLOCK_BYTES:
+            self._put_block()
+
     def append(self, data: memoryview | bytes) -> None:
         """Take the next bytes; they are the caller's again afterwards."""
         rest = memoryview(data)
         while rest:
-            size = min(len(rest), BLOCK_BYTES - self._gathered)
-            self._block[self._gathered : self._gathered + size] = rest[:size]
-            self._gathered += size
+            room = self.room()
+            size = min(len(rest), len(room))
+            room[:size] = rest[:size]
+            self.took(size)
             rest = rest[size:]
-            if self._gathered == BLOCK_BYTES:
-                self._put_block()
 
     def finish(self) -> str:
         """Write what is left and close; the digest of all bytes, in hex."""
-        rest = self._block[: self._gathered]
+        while self._at_work:
+            self._take_back()
+        rest = self._block[: self._filled]
         self._bypass_cache(False)
         self._write(rest)
-        while self._being_hashed:
-            self._being_hashed.popleft().result()
         self._digest.update(rest)
         self.close()
         return self._digest.hexdigest()
@@ -83,20 +96,35 @@ class HashedFile:
     def close(self) -> None:
         """Close, whatever is missing."""
         if not self.is_closed:
-            os.close(self._fd)
+            for threads in (self._writing, self._hashing):
+                threads.shutdown(cancel_futures=True)
+            os.close(self._fd)  # not before: its number may be another file's soon
             self._fd = -1
-            self._hashing.shutdown()
 
     def _put_block(self) -> None:
-        """Hash and write the block, and go on with one that is hashed."""
-        self._being_hashed.append(self._hashing.submit(self._digest.update, self._block))
+        """Have the block hashed and written, and go on with one that is both."""
+        block = self._block
+        hashed = self._hashing.submit(self._digest.update, block)
+        self._at_work.append((block, hashed, self._writing.submit(self._write_block, block)))
+        if self._free is None:
+            self._free = _huge_blocks()
+        while self._at_work and self._at_work[0][1].done() and self._at_work[0][2].done():
+            self._free.append(self._take_back())
+        # The last that came free is the one that the processor's cache still holds.
+        self._block = self._free.pop() if self._free else self._take_back()
+        self._filled = 0
+
+    def _take_back(self) -> memoryview:
+        """The block that has been at work for longest, once that is done."""
+        block, hashed, written = self._at_work.popleft()
+        hashed.result()
+        written.result()
+        return block
+
+    def _write_block(self, block: memoryview) -> None:
         if self._written == _CACHED_BYTES:
             self._bypass_cache(True)
-        self._write(self._block)
-        if len(self._being_hashed) == _BLOCKS:
-            self._being_hashed.popleft().result()
-        self._gathered = 0
-        self._block = self._blocks[self._written // BLOCK_BYTES % _BLOCKS]
+        self._write(block)
 
     def _write(self, data: memoryview) -> None:
         while data:
@@ -125,11 +153,23 @@ class HashedFile:
         return after != before
 
 
-def _new_blocks() -> list[memoryview]:
-    """Blocks that begin on a page; memory is taken as they are filled."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    memory = memoryview(mmap.mmap(-1, _BLOCKS * BLOCK_BYTES, flags=flags))
-    return [memory[i * BLOCK_BYTES : (i + 1) * BLOCK_BYTES] for i in range(_BLOCKS)]
+def _memory(size_bytes: int) -> memoryview:
+    """Memory that begins on a page, and is taken as it is filled."""
+    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def _huge_blocks() -> list[memoryview]:
+    """All blocks but the first, in huge pages where there are such.
+
+    A disk that fetches a block itself is told each of its pages, and the processor looks up each
+    that it copies or hashes.
+    """
+    size_bytes = (_BLOCKS - 1) * BLOCK_BYTES
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    view = memoryview(memory)
+    return [view[start : start + BLOCK_BYTES] for start in range(0, size_bytes, BLOCK_BYTES)]
 
 
 def _begin_write_back(fd: int, start: int, end: int) -> None:

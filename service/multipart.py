@@ -3,7 +3,8 @@
 Frameworks parse a form into memory or a spool file before the handler sees it. Here each file
 part goes to disk while its sha256 is taken, and a limit ends the upload at the byte that passes
 it, so memory stays flat whatever is sent. The grammar of RFC 7578 is `python-multipart`'s
-callback parser.
+callback parser. Bytes of a file that were put where they belong (`room`) and have no boundary in
+them are nothing to it: it is left out, and they are not copied.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.problems import Problem
+from service.searching import contains, ends_with_start
 from service.sinks import FileSink, ReceivedFile, TextSink
 
+# For what comes between files, where the bytes are fetched from the socket directly.
+_ROOM_BYTES = 2**20
 _PLAIN_ENCODINGS = frozenset({b"", b"binary", b"8bit", b"7bit"})
 
 
@@ -73,6 +77,7 @@ class FormReader:
         self._name = ""
         self._sink: FileSink | TextSink | None = None
         self._complete = False
+        self._room: bytearray | None = None
         self._parser = self._new_parser(content_type)
 
     def _new_parser(self, content_type: str) -> MultipartParser:
@@ -96,6 +101,30 @@ class FormReader:
             )
         except FormParserError as error:
             raise Problem("multipart_invalid", f"{error}.") from None
+
+    def room(self) -> memoryview:
+        """Where the next bytes of the body may be put: in a file, where they probably belong."""
+        file = self._open_file()
+        if file is not None:
+            return file.room()
+        if self._room is None:
+            self._room = bytearray(_ROOM_BYTES)
+        return memoryview(self._room)
+
+    def took(self, size_bytes: int) -> None:
+        """Take bytes that are in the room; raises as `write`."""
+        came = self.room()[:size_bytes]
+        file = self._open_file()
+        if file is None or _may_hold(came, self._parser.boundary):
+            self.write(bytes(came))
+        else:
+            file.took(size_bytes)
+
+    def _open_file(self) -> FileSink | None:
+        """The file that gets the bytes which come, up to the next boundary."""
+        parser = self._parser
+        is_inside = parser.state == MultipartState.PART_DATA and parser.index == 0
+        return self._sink if is_inside and isinstance(self._sink, FileSink) else None
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the body.
@@ -200,6 +229,11 @@ class FormReader:
 
     def _end(self) -> None:
         self._complete = True
+
+
+def _may_hold(data: memoryview, delimiter: bytes) -> bool:
+    """Whether a delimiter is in the data, or begins at its end."""
+    return contains(data, delimiter) or ends_with_start(data, delimiter)
 
 
 def _utf8(raw: bytes) -> str:

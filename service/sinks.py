@@ -71,17 +71,25 @@ class FileSink:
         Raises:
             Problem: the limit is passed, or the disk is full.
         """
-        self._size += len(data)
-        if self._size > self._max_bytes:
-            raise Problem(
-                self._too_large_code,
-                f"The {self._part} is larger than {self._max_bytes} bytes.",
-                part=self._part,
-                limit_bytes=self._max_bytes,
-            )
-        self._on_bytes(len(data))
+        self._count(len(data))
         try:
             self._file.append(data)
+        except OSError as error:
+            raise _disk_problem(error) from error
+
+    def room(self) -> memoryview:
+        """Where the next bytes may be put, which saves a copy."""
+        return self._file.room()
+
+    def took(self, size_bytes: int) -> None:
+        """Append bytes that are in the room.
+
+        Raises:
+            Problem: as `write`.
+        """
+        self._count(size_bytes)
+        try:
+            self._file.took(size_bytes)
         except OSError as error:
             raise _disk_problem(error) from error
 
@@ -120,6 +128,17 @@ class FileSink:
         if not self._file.is_closed:
             self._file.close()
             self._path.unlink(missing_ok=True)
+
+    def _count(self, size_bytes: int) -> None:
+        self._size += size_bytes
+        if self._size > self._max_bytes:
+            raise Problem(
+                self._too_large_code,
+                f"The {self._part} is larger than {self._max_bytes} bytes.",
+                part=self._part,
+                limit_bytes=self._max_bytes,
+            )
+        self._on_bytes(size_bytes)
 
 
 class TextSink:

@@ -8,7 +8,7 @@ begun meanwhile, or the job has been deleted, nothing is changed and `Fenced` is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from service import webhooks
 from service.database import EVENTS, JOBS, KEYS, LABELS, Database
 from service.event_log import EventLog
 from service.fairness import next_turn
-from service.job_queries import job_of, metadata_rows, page_query
+from service.job_queries import job_of, metadata_rows
+from service.job_reader import JobReader
 from service.job_statistics import JobStatistics, unfinished_counts
 from service.records import (
-    UNFINISHED,
     Failure,
     Job,
     JobProgress,
@@ -48,8 +48,8 @@ class Ticket:
     attempt: int
 
 
-class JobStore:
-    """Methods block on the database.
+class JobStore(JobReader):
+    """What changes jobs; methods block on the database.
 
     Args:
         database: Where jobs are.
@@ -57,62 +57,10 @@ class JobStore:
     """
 
     def __init__(self, database: Database, retention_s: float) -> None:
-        self._database = database
+        super().__init__(database)
         self._retention_s = retention_s
         self.events = EventLog(database)
         self.statistics = JobStatistics(database)
-
-    # Reading -----------------------------------------------------------------------------------
-
-    def find(self, job_id: str) -> Job | None:
-        """The job of this id, or None."""
-        with self._database.read() as connection:
-            return self._find(connection, job_id)
-
-    def page(
-        self,
-        limit: int,
-        before: tuple[int, str] | None,
-        state: JobState | None,
-        labels: Iterable[tuple[str, str | None]],
-        owner: str | None = None,
-    ) -> list[Job]:
-        """Up to `limit` jobs, newest first.
-
-        Args:
-            limit: Most jobs to return.
-            before: `created_us` and id of the last job of the page before.
-            state: Only jobs in this state.
-            labels: Only jobs with all these keys in their metadata, at these values where given.
-            owner: Only jobs of this owner; None for those of all.
-        """
-        query = page_query(limit, before, state, labels, owner)
-        with self._database.read() as connection:
-            return [job_of(row) for row in connection.execute(query).mappings()]
-
-    def user_of(self, upload_id: str, owner: str | None = None) -> str | None:
-        """Id of a job that is not over and needs this model or bundle, or None.
-
-        Args:
-            upload_id: The model or bundle.
-            owner: Look at jobs of this owner only; None for those of all.
-        """
-        query = sa.select(JOBS.c.id).where(
-            JOBS.c.state.in_(UNFINISHED),
-            sa.or_(JOBS.c.model_id == upload_id, JOBS.c.bundle_id == upload_id),
-        )
-        if owner is not None:
-            query = query.where(JOBS.c.owner == owner)
-        with self._database.read() as connection:
-            return connection.execute(query.limit(1)).scalar()
-
-    def unfinished_of(self, connection: sa.Connection, owner: str) -> int:
-        """Jobs of an owner that are not over; nobody else adds one until the transaction ends."""
-        self._database.lock(connection, f"jobs of {owner}")
-        query = sa.select(sa.func.count()).where(
-            JOBS.c.state.in_(UNFINISHED), JOBS.c.owner == owner
-        )
-        return int(connection.execute(query).scalar_one())
 
     # What clients do ---------------------------------------------------------------------------
 
@@ -337,12 +285,6 @@ class JobStore:
 
     # What the sweeper does ---------------------------------------------------------------------
 
-    def due(self, limit: int) -> list[Job]:
-        """Jobs whose time is over: those with results, and those that expired long ago."""
-        query = sa.select(JOBS).where(JOBS.c.expires_at < time.time()).limit(limit)
-        with self._database.read() as connection:
-            return [job_of(row) for row in connection.execute(query).mappings()]
-
     def expire(self, job_id: str) -> None:
         """Let a job's results go; its record stays as long again."""
         with self._database.write() as connection:
@@ -355,39 +297,7 @@ class JobStore:
             dumped = job.model_dump(mode="json", include=fields) | {"result_bytes": 0}
             self._enter(connection, job, JobState.EXPIRED, **dumped)
 
-    def known(self, job_ids: Iterable[str]) -> set[str]:
-        """Which of these jobs have, or will have, files."""
-        wanted = list(job_ids)
-        query = sa.select(JOBS.c.id).where(JOBS.c.state != JobState.EXPIRED)
-        with self._database.read() as connection:
-            found: set[str] = set()
-            for start in range(0, len(wanted), 500):
-                part = query.where(JOBS.c.id.in_(wanted[start : start + 500]))
-                found.update(connection.execute(part).scalars())
-            return found
-
-    def needed(self, names: Iterable[str]) -> set[str]:
-        """Which of these are unfinished jobs, or models or bundles of such."""
-        query = sa.select(JOBS.c.id, JOBS.c.model_id, JOBS.c.bundle_id).where(
-            JOBS.c.state.in_(UNFINISHED)
-        )
-        with self._database.read() as connection:
-            used = {str(name) for row in connection.execute(query) for name in row}
-        return used & set(names)
-
     # Inside ------------------------------------------------------------------------------------
-
-    def _row(
-        self, connection: sa.Connection, job_id: str, lock: bool = False
-    ) -> sa.RowMapping | None:
-        query = sa.select(JOBS).where(JOBS.c.id == job_id)
-        if lock:
-            query = query.with_for_update()
-        return connection.execute(query).mappings().one_or_none()
-
-    def _find(self, connection: sa.Connection, job_id: str, lock: bool = False) -> Job | None:
-        row = self._row(connection, job_id, lock)
-        return None if row is None else job_of(row)
 
     def _held(self, connection: sa.Connection, ticket: Ticket) -> Job:
         job = self._find(connection, ticket.job.id, lock=True)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
 from service.bodies import body_chunks, read_body
+from service.connections import DirectBody
 from service.files import remove
 from service.metrics import Metrics
 from service.multipart import FilePart, Form, FormReader, TextPart
 from service.problems import Problem
+from service.receiving import Receiver
 from service.settings import Settings
 from service.sinks import FileSink, ReceivedFile
 from service.sources import Sources, UrlSource
@@ -24,6 +26,9 @@ from service.storage import Storage
 # Bytes handed to a thread at once: large enough that the hand-over costs nothing, small enough
 # that memory stays flat. Of each upload there are two batches: one that is written, one that comes.
 _BATCH_BYTES = 4 * 2**20
+# Of the uploads that come faster than the event loop could hand them on, so many have a thread each
+# that fetches them from the socket. There are as many as keep some processors busy with hashing.
+_FETCHING_THREADS = 8
 # The disk is looked at again after so many bytes of an upload.
 _SPACE_CHECK_BYTES = 64 * 2**20
 # Room for boundaries and headers of a multipart body, per part.
@@ -49,6 +54,7 @@ class Uploads:
         self, settings: Settings, storage: Storage, metrics: Metrics, sources: Sources
     ) -> None:
         self._sources = sources
+        self._fetching = anyio.CapacityLimiter(_FETCHING_THREADS)
         self._settings = settings
         self._storage = storage
         self._metrics = metrics
@@ -81,13 +87,13 @@ class Uploads:
                 on_file_bytes=self._metrics.count_upload,
             )
             try:
-                await self._pump(request, reader.write)
+                await self._pump(request, reader)
                 form = reader.finish()
             finally:
-                reader.close()
+                await _shielded(reader.close)
             yield form
         finally:
-            await _remove(folder)
+            await _shielded(remove, folder)
 
     @asynccontextmanager
     async def single_file(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
@@ -135,10 +141,10 @@ class Uploads:
                 await anyio.to_thread.run_sync(self._sources.fetch, source.url, sink)
                 received = await anyio.to_thread.run_sync(sink.finish)
             finally:
-                sink.abandon()
+                await _shielded(sink.abandon)
             yield received
         finally:
-            await _remove(folder)
+            await _shielded(remove, folder)
 
     @asynccontextmanager
     async def _raw(self, request: Request, part: FilePart) -> AsyncIterator[ReceivedFile]:
@@ -156,13 +162,13 @@ class Uploads:
                 on_bytes=self._metrics.count_upload,
             )
             try:
-                await self._pump(request, sink.write)
+                await self._pump(request, sink)
                 received = await anyio.to_thread.run_sync(sink.finish)
             finally:
-                sink.abandon()
+                await _shielded(sink.abandon)
             yield received
         finally:
-            await _remove(folder)
+            await _shielded(remove, folder)
 
     def _check_length(self, request: Request, largest: int, code: str = "upload_too_large") -> None:
         """Refuse on the declared length, before a byte of the body is read."""
@@ -177,16 +183,17 @@ class Uploads:
             )
         self._storage.require_space(length)
 
-    async def _pump(self, request: Request, write: Callable[[bytes], None]) -> None:
-        """Hand the body to `write`, in a thread, in batches; the next one comes in meanwhile.
+    async def _pump(self, request: Request, receiver: Receiver) -> None:
+        """Hand the body on in threads: in batches, and where it comes fast, by one that fetches it.
 
         Raises:
-            Problem: `upload_stalled`, `insufficient_storage`, and what `write` raises.
+            Problem: `upload_stalled`, `insufficient_storage`, and what the receiver raises.
             ClientDisconnect: the client went away.
         """
+        direct = DirectBody.of(request.scope)
         batch: list[bytes] = []
         size = since_check = 0
-        async with _Writing(write) as writing:
+        async with _Writing(receiver.write) as writing:
             async for chunk in body_chunks(request, self._settings.upload_idle_timeout_s):
                 batch.append(chunk)
                 size += len(chunk)
@@ -198,6 +205,10 @@ class Uploads:
                     since_check = 0
                 await writing.put(batch)
                 batch, size = [], 0
+                if direct is not None:
+                    await writing.settle()
+                    while await direct.take(receiver, _SPACE_CHECK_BYTES, self._fetching):
+                        self._storage.require_space()
             if batch:
                 await writing.put(batch)
 
@@ -218,7 +229,7 @@ class _Writing:
         Raises:
             Problem: the one before could not be.
         """
-        await self._settle()
+        await self.settle()
         self._pending = asyncio.create_task(asyncio.to_thread(self._write_all, batch))
 
     def _write_all(self, batch: list[bytes]) -> None:
@@ -230,14 +241,14 @@ class _Writing:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            await self._settle()
+            await self.settle()
         elif self._pending is not None:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({self._pending})
                 if not self._pending.cancelled():
                     self._pending.exception()  # the first error is the one that is told
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Wait for what is being written; a cancelled wait leaves it to the end of the block."""
         pending = self._pending
         if pending is not None:
@@ -245,7 +256,7 @@ class _Writing:
             self._pending = None
 
 
-async def _remove(folder: Path) -> None:
-    """Remove a folder, also while the request is being cancelled."""
+async def _shielded(clear: Callable[..., None], *arguments: object) -> None:
+    """Clear up in a thread, also while the request is being cancelled."""
     with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(remove, folder)
+        await anyio.to_thread.run_sync(clear, *arguments)

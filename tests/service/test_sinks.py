@@ -17,7 +17,7 @@ def sink_at(path: Path) -> FileSink:
     return FileSink(
         path,
         "a.npz",
-        max_bytes=2 * BLOCK_BYTES,
+        max_bytes=30 * BLOCK_BYTES,
         too_large_code="too_large",
         part="file",
         on_bytes=print,
@@ -35,7 +35,8 @@ def test_a_disk_that_is_full_while_the_bytes_come(
     monkeypatch.setattr(os, "write", fail)
     sink.write(b"bytes")
     with pytest.raises(Problem) as caught:
-        sink.write(bytes(BLOCK_BYTES))
+        # It shows when the memory of what was not written is wanted again.
+        sink.write(bytes(20 * BLOCK_BYTES))
     assert caught.value.code == "insufficient_storage"
     sink.abandon()
     assert not (tmp_path / "body").exists()

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
 
@@ -94,39 +94,97 @@ def test_a_declared_size_is_refused_before_the_body_is_sent(server: Server) -> N
     assert b"model_too_large" in answer
 
 
-def test_memory_stays_flat_during_a_large_upload(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_declared", [False, True])
+@pytest.mark.parametrize("is_form", [False, True])
+def test_memory_stays_flat_during_a_large_upload(
+    idle: Server, is_form: bool, is_declared: bool
+) -> None:
+    """Also where a thread fetches the bytes itself, since their number was declared."""
     size = 300 * 2**20
     block = bytes(range(256)) * 4096
+    start, end = b"ok %d %d\n" % (is_form, is_declared), b""
+    headers = {"content-type": "application/octet-stream"}
+    content_bytes = size + len(start)
+    if is_form:
+        start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="m"\r\n\r\n' + start
+        end = b"\r\n--b--\r\n"
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+    if is_declared:
+        headers["content-length"] = str(len(start) + size + len(end))
 
     def body() -> Iterator[bytes]:
-        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="m"\r\n\r\nok\n'
+        yield start
         for _ in range(size // len(block)):
             yield block
-        yield b"\r\n--b--\r\n"
+        yield end
 
-    with start() as server:
-        process = server.role("api")
-        assert process is not None
-        server.client.post("/v1/bundles", content=b"ok")
-        before = process.memory_info().rss
-        peak = [before]
-        done = threading.Event()
+    process = idle.role("api")
+    assert process is not None
+    idle.client.post("/v1/bundles", content=b"ok")
+    before = process.memory_info().rss
+    peak = [before]
+    done = threading.Event()
 
-        def watch() -> None:
-            while not done.is_set():
-                peak[0] = max(peak[0], process.memory_info().rss)
-                time.sleep(0.01)
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], process.memory_info().rss)
+            time.sleep(0.01)
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            headers = {"content-type": "multipart/form-data; boundary=b"}
-            response = server.client.post("/v1/bundles", content=body(), headers=headers)
-        finally:
-            done.set()
-            watcher.join()
-        assert response.status_code == 201
-        assert response.json()["size_bytes"] == size + 3
-        assert peak[0] - before < 32 * 2**20
-        metrics = server.client.get("/metrics").text
-        assert "pruner_upload_bytes_total" in metrics
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        response = idle.client.post("/v1/bundles", content=body(), headers=headers)
+    finally:
+        done.set()
+        watcher.join()
+    assert response.status_code == 201
+    assert response.json()["size_bytes"] == content_bytes
+    stored = idle.data_dir / "bundles" / response.json()["id"] / "file"
+    with stored.open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == response.json()["id"]
+    assert peak[0] - before < 32 * 2**20
+    metrics = idle.client.get("/metrics").text
+    assert "pruner_upload_bytes_total" in metrics
+    assert idle.client.delete(response.headers["location"]).status_code == 204
+
+
+def test_a_long_upload_that_stands_still_is_given_up(start: Start) -> None:
+    with start(upload_idle_timeout_s=1) as server, _half_sent(server) as connection:
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"upload_stalled" in answer
+        assert server.leftovers() == []
+
+
+def test_a_client_that_goes_away_late_in_an_upload_leaves_nothing(idle: Server) -> None:
+    with _half_sent(idle):
+        time.sleep(0.5)
+        assert idle.leftovers() != []
+    end = time.monotonic() + 10
+    while idle.leftovers() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert idle.leftovers() == []
+
+
+@contextmanager
+def _half_sent(server: Server) -> Iterator[socket.socket]:
+    """The connection of a client that sends 20 MB of 40."""
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(
+            b"POST /v1/bundles HTTP/1.1\r\nHost: localhost\r\n"
+            b"Connection: close\r\nContent-Length: 40000000\r\n\r\n" + bytes(20_000_000)
+        )
+        yield connection
+
+
+def test_a_long_form_is_refused_at_the_byte_that_passes_the_limit(start: Start) -> None:
+    """What was declared, with what a form adds, is within it."""
+    limit = 20 * 2**20
+    with start(max_upload_bytes=limit) as server:
+        for size, status in ((limit, 201), (limit + 1, 413)):
+            content = b"ok\n" + bytes(size - 3)
+            response = server.client.post("/v1/bundles", files={"file": ("b", content)})
+            assert response.status_code == status
+        assert_problem(response, 413, "upload_too_large")
+        assert server.leftovers() == []
