@@ -6,8 +6,10 @@ slow; one sample is enough to tell rounding from an error of the surgery.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -15,8 +17,12 @@ from onnx.reference import ReferenceEvaluator
 
 from graph_ops.errors import ModelRunError
 from graph_ops.float_shadow import HALVES, widen
+from graph_ops.memory import give_back_memory
 from graph_ops.model import lift_constants
 from graph_ops.runtime import Array
+
+UNIT = 2.0**-52
+"""A unit in the last place of float64, relative."""
 
 
 class DoubleSession:
@@ -24,18 +30,24 @@ class DoubleSession:
 
     Args:
         model: The model; its inputs keep their element types, and are cast.
+        nudge: Largest relative change of the stored numbers, drawn at random with a fixed seed.
 
     Raises:
         ModelRunError: the reference implementation does not know an operator.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, nudge: float = 0.0) -> None:
         copy = model.clone()
         lift_constants(copy)
         widen(copy, HALVES | {ir.DataType.FLOAT}, ir.DataType.DOUBLE)
-        with _as_run_error("load"):
-            self._evaluator = ReferenceEvaluator(ir.to_proto(copy))
+        if nudge:
+            _nudge(copy, nudge)
         self.output_names = [str(value.name) for value in copy.graph.outputs]
+        proto = ir.to_proto(copy)
+        del copy
+        with _as_run_error("load"):
+            self._evaluator = ReferenceEvaluator(proto)
+        del proto.graph.initializer[:]  # the evaluator has its own arrays of them
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Outputs for the feeds (all of them by default).
@@ -46,6 +58,53 @@ class DoubleSession:
         names = list(outputs) if outputs is not None else self.output_names
         with _as_run_error("run"), np.errstate(all="ignore"):
             return [np.asarray(array) for array in self._evaluator.run(names, dict(feeds))]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said to one batch, in place of the model.
+
+    Attributes:
+        output_names: Names of its outputs.
+        arrays: The outputs by name.
+    """
+
+    output_names: list[str]
+    arrays: Mapping[str, Array]
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """The outputs (all of them by default)."""
+        return [self.arrays[name] for name in outputs or self.output_names]
+
+
+def answers_in_double(model: ir.Model, feeds: Mapping[str, Array], nudge: float = 0.0) -> Answers:
+    """What a model says in float64; it is not kept, for it takes twice the room of the file.
+
+    Args:
+        model: The model.
+        feeds: One batch.
+        nudge: As of `DoubleSession`.
+
+    Raises:
+        ModelRunError: the reference implementation cannot.
+    """
+    session = DoubleSession(model, nudge)
+    names = session.output_names
+    answers = Answers(names, dict(zip(names, session.run(feeds), strict=True)))
+    del session
+    gc.collect()  # the evaluator is part of a cycle
+    give_back_memory()
+    return answers
+
+
+def _nudge(model: ir.Model, size: float) -> None:
+    """Change every stored number by up to a share of it, in place."""
+    rng = np.random.default_rng(0)
+    for name, value in model.graph.initializers.items():
+        if value.dtype == ir.DataType.DOUBLE and value.const_value is not None:
+            array = value.const_value.numpy()
+            steps = rng.integers(-1, 2, array.shape)
+            value.const_value = ir.tensor(np.asarray(array * (1 + size * steps)), name=name)
 
 
 @contextmanager

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graph_ops.analysis import analyse
+from graph_ops.canonical import bind_shapes
+from graph_ops.equivalence import TOLERANCE, Proof, prove
+from graph_ops.errors import ProofError
+from graph_ops.graph import stored_value
+from graph_ops.model import load_model
 from graph_ops.pruning import prune
 
 PAIRS = 32
@@ -66,3 +74,65 @@ def test_rounding_does_not_count_as_an_error_of_the_surgery() -> None:
     assert proof["float32_rel_diff"] > 1e-4
     assert proof["max_rel_diff"] <= proof["tolerance"] == 1e-6
     assert proof["samples"] == 1
+
+
+DOUBLINGS = 35
+
+
+def chaotic() -> bytes:
+    """The logistic map y → 4·y·(1 − y) doubles differences, here so often that float64 shows it."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w0": rng.standard_normal((70, 3, 3, 3)).astype(np.float32),
+        "axes": np.asarray([1, 2, 3]),
+        "share": np.asarray(0.05, np.float32),
+        "one": np.asarray(1, np.float32),
+        "four": np.asarray(4, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["c0"], "conv0"),
+        helper.make_node("ReduceSum", ["c0", "axes"], ["sum"]),
+        helper.make_node("Mul", ["sum", "share"], ["scaled"]),
+        helper.make_node("Sigmoid", ["scaled"], ["y0"]),
+    ]
+    for n in range(DOUBLINGS):
+        nodes += [
+            helper.make_node("Sub", ["one", f"y{n}"], [f"rest{n}"]),
+            helper.make_node("Mul", [f"y{n}", f"rest{n}"], [f"part{n}"]),
+            helper.make_node("Mul", ["four", f"part{n}"], [f"y{n + 1}"]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "chaotic",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 3, 3])],
+        [helper.make_tensor_value_info(f"y{DOUBLINGS}", TensorProto.FLOAT, ["batch", 1, 1, 1])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def proof_of(change: Callable[[np.ndarray], np.ndarray]) -> Proof:
+    """The proof of the same network with other filters in its convolution."""
+    model = load_model(chaotic()).model
+    classes = analyse(model, bind_shapes(model, {"image": (3, 3, 3)}))
+    other = model.clone()
+    array = numpy_helper.to_array(onnx.load_model_from_string(chaotic()).graph.initializer[0])
+    changed = stored_value("changed", np.ascontiguousarray(change(array)))
+    other.graph.initializers.add(changed)
+    next(iter(other.graph)).replace_input_with(1, changed)
+    images = np.random.default_rng(3).standard_normal((1, 3, 3, 3)).astype(np.float32)
+    nothing = np.zeros(classes.count, dtype=np.bool_)
+    return prove(classes, nothing, other, [({"image": images}, 1)])
+
+
+def test_rounding_that_float64_carries_too_far_is_measured_on_the_original() -> None:
+    order = np.random.default_rng(0).permutation(70)
+    proof = proof_of(lambda filters: filters[order])  # the same sum in another order
+    assert proof.precision == "float64"
+    assert 1e-6 < proof.max_rel_diff <= proof.tolerance <= TOLERANCE
+
+
+def test_an_error_is_none_of_that_rounding() -> None:
+    with pytest.raises(ProofError, match="float64"):
+        proof_of(lambda filters: filters * np.float32(1 + 2**-20))
