@@ -30,6 +30,7 @@ from scipy.sparse.csgraph import connected_components
 from graph_ops.balance import Balances
 from graph_ops.edits import Edit, SpellCount, StoreNumbers
 from graph_ops.graph import constant_dims, input_at, is_root_constant, node_label
+from graph_ops.grouped import GroupedConvolution, settle_groups
 from graph_ops.shape_arithmetic import (
     AxisLength,
     Element,
@@ -119,6 +120,7 @@ class Channels:
         """[groups, width] labels whose rows must stay equally long."""
         self.narrowed: dict[ir.Value, tuple[Labels, int]] = {}
         """Weights of grouped convolutions: labels of all input channels, number of groups."""
+        self.grouped: list[GroupedConvolution] = []
         self._count = 0
         self._is_sealed = False
         self._labels: dict[ir.Value, list[Labels | None]] = {}
@@ -244,9 +246,11 @@ class Channels:
         """Record a constant or attribute that has to follow the channels."""
         self.edits.append(edit)
 
-    def balance(self, labels: Labels, groups: int) -> None:
-        """Equally many of each group's channels stay; which ones is free."""
-        self.balances.append(labels.reshape(groups, -1))
+    def balance(self, labels: Labels, groups: int) -> Labels:
+        """Equally many of each group's channels stay; which ones is free. Returns their table."""
+        table = labels.reshape(groups, -1)
+        self.balances.append(table)
+        return table
 
     def contract(self, node: ir.Node, index: int, axis: int) -> None:
         """Record that the node sums over an axis of its input, so that zeros there vanish."""
@@ -342,6 +346,8 @@ class Channels:
     def classes(self) -> ChannelClasses:
         """The connected components of the label graph; no labels can be made afterwards."""
         self._settle_shared_numbers()
+        if self.grouped:
+            settle_groups(self, self._components()[1])
         self._is_sealed = True
         count, class_of = self._components()
         reason_index = np.full(count, -1, dtype=np.int64)

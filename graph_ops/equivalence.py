@@ -17,10 +17,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.channels import ChannelClasses
-from graph_ops.double_precision import DoubleSession
+from graph_ops.double_precision import answers_in_double
 from graph_ops.errors import ModelRunError, ProofError
 from graph_ops.float_shadow import is_half, widen_halves
 from graph_ops.graph import is_root_constant, node_label, stored_value
+from graph_ops.memory import give_back_memory
 from graph_ops.model import lift_constants
 from graph_ops.runtime import Array, Session
 from graph_ops.sharing import stored_root
@@ -31,6 +32,7 @@ TOLERANCE = 1e-4
 DOUBLE_TOLERANCE = 1e-6
 """The same in float64, which rounds 5e8 times less."""
 
+
 Batches = Iterable[tuple[dict[str, Array], int]]
 """Feeds, and how many of their rows count."""
 
@@ -38,7 +40,10 @@ Batches = Iterable[tuple[dict[str, Array], int]]
 class Runnable(Protocol):
     """A loaded model."""
 
-    output_names: list[str]
+    @property
+    def output_names(self) -> list[str]:
+        """Names of its outputs."""
+        ...
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Outputs for the feeds."""
@@ -249,6 +254,7 @@ def prove(
     proof = compare(reference, candidate, chain([first], iterator))
     if not proof.holds:
         del reference, candidate
+        give_back_memory()
         proof = _without_rounding(classes, dropped, pair, first, proof)
     if not proof.holds:
         raise ProofError(
@@ -282,7 +288,8 @@ def _without_rounding(
     if is_open:
         feeds, size = {name: array[:1] for name, array in feeds.items()}, 1
     try:
-        found = compare(DoubleSession(pair[0]), DoubleSession(pair[1]), [(feeds, size)])
+        reference, candidate = (answers_in_double(model, feeds) for model in pair)
+        found = compare(reference, candidate, [(feeds, size)])
     except ModelRunError:
         return proof
     exact = replace(found, tolerance=DOUBLE_TOLERANCE, float32_rel_diff=proof.max_rel_diff)

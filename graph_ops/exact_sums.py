@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 LIMBS = 14
 LIMB_BITS = 32
 LOWEST_BIT = -160
-MANTISSA_BITS = 53
-_MASK = np.uint64(2**LIMB_BITS - 1)
-_SHIFT = np.uint64(LIMB_BITS)
 _LARGEST = 2.0**256
 """Room is left above for the sum of 2³² such terms."""
-_BLOCK = 2**13
+_BLOCK = 2**14
 """Terms cut up in one go: what comes of them stays in the cache, and in memory that is not given
 back to the system in between."""
 _AT_ONCE = 2**20
-"""Rows added in one go: so many integers below 2³³ add up exactly in float64."""
+"""Rows added in one go: so many integers below 2³² add up exactly in float64."""
 
 
 @dataclass
@@ -55,31 +52,38 @@ class ExactSums:
                 sums._add(terms[start : start + _AT_ONCE, part])
 
     def _add(self, terms: NDArray[np.float64]) -> None:
-        count = self.is_lost.size
-        fits = np.isfinite(terms) & (terms < _LARGEST)
-        self.is_lost |= ~fits.all(axis=0)
-        mantissa, exponent = np.frexp(np.where(fits, terms, 0.0))
-        whole = np.ldexp(mantissa, MANTISSA_BITS).astype(np.uint64)
-        place = exponent.astype(np.int64) - MANTISSA_BITS - LOWEST_BIT
-        below = np.clip(-place, 0, 63).astype(np.uint64)
-        whole >>= below
-        place = np.maximum(place, 0)
-        offset = (place % LIMB_BITS).astype(np.uint64)
-        low, high = (whole & _MASK) << offset, (whole >> _SHIFT) << offset
-        digits = (low & _MASK, (low >> _SHIFT) + (high & _MASK), high >> _SHIFT)
-        first = np.arange(count) * LIMBS + place // LIMB_BITS
-        for number, digit in enumerate(digits):
-            at = (first + number).reshape(-1)
-            weights = digit.reshape(-1).astype(np.float64)
-            counted = np.bincount(at, weights, minlength=count * LIMBS)[: count * LIMBS]
-            self.limbs += counted.astype(np.int64).reshape(count, LIMBS)
-        self._carry()  # three sums below 2⁵³ still fit
+        """Take digits off the terms, from the highest that one of them has down to what is left."""
+        fits = terms < _LARGEST
+        if not fits.all():
+            self.is_lost |= ~fits.all(axis=0)
+        rest = np.where(fits, terms, 0.0)
+        _, exponent = np.frexp(rest.max(initial=0.0))
+        highest = max((int(exponent) - 1 - LOWEST_BIT) // LIMB_BITS, -1)
+        digits = np.empty_like(rest)
+        lowest = highest + 1
+        while lowest > 0 and rest.any():
+            lowest -= 1
+            unit = 2.0 ** (LIMB_BITS * lowest + LOWEST_BIT)
+            np.multiply(rest, 1.0 / unit, out=digits)
+            np.floor(digits, out=digits)
+            self.limbs[:, lowest] += digits.sum(axis=0).astype(np.int64)
+            digits *= unit
+            rest -= digits
+        self._carry(lowest, highest)
 
-    def _carry(self) -> None:
-        """Bring every digit below 2³², so that equal sums have equal digits."""
-        for number in range(LIMBS - 1):
-            self.limbs[:, number + 1] += self.limbs[:, number] >> LIMB_BITS
+    def _carry(self, lowest: int = 0, highest: int = LIMBS - 2) -> None:
+        """Bring every digit below 2³², so that equal sums have equal digits.
+
+        Args:
+            lowest: The lowest digit that may not be.
+            highest: The highest one.
+        """
+        for number in range(lowest, LIMBS - 1):
+            carried = self.limbs[:, number] >> LIMB_BITS
+            if number > highest and not carried.any():
+                break
             self.limbs[:, number] &= 2**LIMB_BITS - 1
+            self.limbs[:, number + 1] += carried
 
     def merge(self, other: ExactSums) -> ExactSums:
         """The sums of both."""

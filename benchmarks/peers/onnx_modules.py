@@ -76,6 +76,8 @@ class GraphModule(nn.Module):
         match node.op_type:
             case "Relu":
                 return functional.relu(first)
+            case "Sigmoid":
+                return torch.sigmoid(first)
             case "Identity":
                 return first
             case "Clip":
@@ -83,6 +85,8 @@ class GraphModule(nn.Module):
                 return torch.clamp(first, low, high)
             case "Add":
                 return inputs[0] + inputs[1]
+            case "Mul":
+                return inputs[0] * inputs[1]
             case "Concat":
                 return torch.cat(inputs, given["axis"])
             case "Flatten":

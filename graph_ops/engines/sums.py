@@ -56,7 +56,7 @@ def append_sums(
         The one or two joined outputs.
     """
     parts = [
-        _pooled(tape, tape.op("Mul", gradient_of[z.gradient], value_of(z.name)), z)
+        _pooled(tape, tape.op("Mul", *_factors(tape, z, value_of, gradient_of)), z)
         for z in reversed(products)
     ]
     outputs = [_joined(tape, parts, PRODUCT_SUMS)]
@@ -64,6 +64,19 @@ def append_sums(
         sums = [_pooled(tape, gradient_of[y.gradient], y) for y in reversed(gradients)]
         outputs.append(_joined(tape, sums, GRADIENT_SUMS))
     return outputs
+
+
+def _factors(
+    tape: BackwardTape,
+    z: SummedTensor,
+    value_of: Callable[[str], ir.Value],
+    gradient_of: Mapping[str, ir.Value],
+) -> tuple[ir.Value, ir.Value]:
+    """Gradient and tensor, or what has the same sums of products."""
+    gradient = gradient_of[z.gradient]
+    if z.name == z.gradient and gradient in tape.products:
+        return tape.products[gradient]
+    return gradient, value_of(z.name)
 
 
 def _pooled(tape: BackwardTape, product: ir.Value, like: SummedTensor) -> ir.Value:

@@ -35,6 +35,10 @@ class BackwardTape:
         shapes: Shape of every forward value by name, None for the batch axis.
         wanted: Forward values whose gradient is needed, on the way to the scored convolutions.
         opset: Opset of the scoring graph.
+
+    Attributes:
+        products: By gradient g of a forward value x, where a rule has them at hand, two other
+            tensors whose product has the sums over positions of x·g.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class BackwardTape:
     ) -> None:
         self.graph = graph
         self.opset = opset
+        self.products: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._shapes = shapes
         self._wanted = wanted
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}

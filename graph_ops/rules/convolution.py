@@ -23,6 +23,7 @@ from graph_ops.graph import (
     is_root_constant,
     node_label,
 )
+from graph_ops.grouped import GroupedConvolution
 from graph_ops.rules.kernels import kernel_gradient
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.windows import (
@@ -158,16 +159,17 @@ def _balance_groups(
         channels.freeze(filters, f"{reason}: its weight is shared or computed")
         return
     channels.set_axes(weight, [filters, *[None] * (channels.rank(weight) - 1)])
-    if filters is not None:
-        channels.balance(filters, group)
+    made = None if filters is None else channels.balance(filters, group)
     if x_labels is None:
         return
     if x_labels.size % group:
         channels.freeze(x_labels, reason)
         return
-    channels.balance(x_labels, group)
+    read = channels.balance(x_labels, group)
     channels.edit(NarrowGroups(node, x_labels, group))
     channels.narrowed[weight] = (x_labels, group)
+    if made is not None:
+        channels.grouped.append(GroupedConvolution(node, read, made))
 
 
 def _tie_groups(channels: Channels, labels: Labels | None, group: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_ops.exact_sums import ExactSums
+from graph_ops.exact_sums import LIMB_BITS, LOWEST_BIT, ExactSums
 
 terms = st.floats(min_value=0, max_value=2.0**250, allow_subnormal=False)
 
@@ -39,6 +39,15 @@ def test_any_order_and_grouping_gives_the_same_digits(
 def test_the_sum_is_the_true_one_to_rounding(values: list[float]) -> None:
     true = float(sum(map(Fraction, values)))
     np.testing.assert_allclose(total(values).values[0], true, rtol=1e-15)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(min_value=0, max_value=2.0**255), min_size=1, max_size=9))
+def test_digits_are_those_of_the_terms_cut_off_at_the_lowest_place(values: list[float]) -> None:
+    whole = sum(int(Fraction(value) * 2**-LOWEST_BIT) for value in values)
+    digits = total(values).limbs[0].tolist()
+    assert sum(digit << (LIMB_BITS * n) for n, digit in enumerate(digits)) == whole
+    assert all(0 <= digit < 2**LIMB_BITS for digit in digits)
 
 
 def test_many_columns_are_kept_apart() -> None:

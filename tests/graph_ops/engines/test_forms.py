@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from graph_ops import TaylorPrunableNetwork
 from graph_ops.channels import Dims
 from graph_ops.engines.gates import spread_gates
+from graph_ops.engines.reduction import values_by_name
 from graph_ops.engines.standard import StandardEngine
 from graph_ops.engines.swish import expand_swish, fuse_swish
 
@@ -82,6 +83,30 @@ def test_swish_is_one_operator_only_while_it_is_differentiated() -> None:
     expand_swish(model, fused)
     assert operators(model) == before
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_the_score_at_a_swish_is_taken_behind_it() -> None:
+    """The convolution's output is not read after the derivative: it may be overwritten."""
+    network = TaylorPrunableNetwork(excited())
+    network.update_score(batch())
+    graph = network.scorer.graph
+    assert graph is not None
+    model = StandardEngine().build(graph).model
+    readers = [use.node for use in values_by_name(model)["a"].uses()]
+    assert sorted(node.op_type for node in readers) == ["Add", "Mul", "Sigmoid", "Sigmoid"]
+    assert all(str(node.name).startswith("grad") for node in readers if node.op_type == "Add")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e3])
+def test_scores_at_a_swish_hold_for_small_and_large_activations(scale: float) -> None:
+    feeds = {**batch(), "x": batch()["x"] * np.float32(scale)}
+    summed, plain = (TaylorPrunableNetwork(excited(), {"engine": "standard"}) for _ in range(2))
+    summed.update_score(feeds)
+    plain.update_score(*plain.forward_backward(feeds))
+    expected = plain.scores()
+    np.testing.assert_allclose(
+        summed.scores(), expected, rtol=1e-4, atol=1e-5 * np.nanmax(expected)
+    )
 
 
 def test_a_sigmoid_that_others_read_is_no_part_of_swish() -> None:
