@@ -10,9 +10,13 @@ Recovery makes the drop of a network smaller by a factor that changes slowly wit
 before anything is known, then as the full trials showed). So as long as full trials have only
 held or only failed, plain ones say where the next goes: where the cut costs that factor times what
 is allowed. Once one has held and one has failed, it goes by the line between them, along which the
-logarithm of the drop is nearly straight. First a size that failed comes within `SHARP` of one that
-held; the trials that are left close in on the line. By chance a size below it may hold: the nearer
-the result is to the line, the less there is to be found by trying more.
+logarithm of the drop is nearly straight, until a size that failed is within `SHARP` of one that
+held.
+
+Such a size may have failed by chance, and a smaller one hold. It failed *clearly* where its drop is
+beyond what is allowed by more than the standard deviation of a count of as many samples. As long as
+it did not, sizes below it are tried, `SHARP` apart, and the smallest that holds is the result.
+Trials that are left come closer to the line.
 """
 
 from __future__ import annotations
@@ -33,9 +37,11 @@ PLAIN_TRIALS = {"none": 6}
 FEW_PLAIN_TRIALS = 4
 MORE_PLAIN_TRIALS = 2
 """For each size after the first."""
-FULL_TRIALS = {"distill": 3}
+FULL_TRIALS = 4
+FEW_FULL_TRIALS = {"distill": 3}
 """Training is nearly the whole cost of a run."""
-MANY_FULL_TRIALS = 4
+MANY_FULL_TRIALS = {"reconstruct": 5}
+"""Where layers are measured first, recoveries are a smaller part of a run."""
 GAIN = {"none": 1.0, "bias": 2.0, "reconstruct": 16.0, "distill": 16.0}
 """How much smaller recovery is taken to make a drop, for the first guess. `reconstruct` did by 6
 to 40 on the networks of benchmarks/goals.py."""
@@ -72,6 +78,12 @@ WHOLE = Trial("none", 1.0, 0.0, 0.0)
 """The original, which loses nothing."""
 
 
+def full_trials(recovery: str, *, are_layers_measured: bool) -> int:
+    """How many full trials a search may take, so that it costs no more than three single runs."""
+    known = MANY_FULL_TRIALS if are_layers_measured else {}
+    return known.get(recovery) or FEW_FULL_TRIALS.get(recovery, FULL_TRIALS)
+
+
 class DropSearch:
     """Chooses sizes, one after the other.
 
@@ -81,6 +93,7 @@ class DropSearch:
         recovery: The option `recovery`.
         samples: How many the metric is measured on.
         is_bounded: Whether the metric is a share of samples, so that a drop is less than one.
+        full_trials: How many there are at most, once one has held (`full_trials`).
         attempt: Carries out a trial of a kind at a share.
     """
 
@@ -92,38 +105,36 @@ class DropSearch:
         samples: int,
         *,
         is_bounded: bool,
+        full_trials: int,
         attempt: Callable[[str, float], Trial],
     ) -> None:
         self._wanted, self._smallest, self._recovery = wanted, smallest, recovery
-        self._is_bounded, self._attempt = is_bounded, attempt
+        self._is_bounded, self._attempt, self._limit = is_bounded, attempt, full_trials
         self._noise = wanted / 4 + 0.5 / samples
+        self._chance = math.sqrt(wanted / samples)
         self._plain: list[Trial] = []
         self._full: list[Trial] = []
         self._step = SHARP
-        self.best: Trial | None = None
+
+    @property
+    def best(self) -> Trial | None:
         """The smallest size that held."""
-        self.failed: Trial | None = None
-        """The last that did not; smaller than `best`, where there is one."""
+        held = [trial for trial in self._full if self.holds(trial)]
+        return min(held, key=lambda trial: trial.share, default=None)
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Those that did not and are smaller than `best`, the largest first."""
+        best = self.best
+        below = [t for t in self._full if best is None or t.share < best.share]
+        return sorted(below, key=lambda trial: -trial.share)
 
     def find(self) -> Trial | None:
         """The smallest size that held; None where even the mildest cut did not."""
-        limit = FULL_TRIALS.get(self._recovery, MANY_FULL_TRIALS)
-        share = self._first()
-        for number in itertools.count(1):
-            trial = self._attempt("full", share)
-            self._full.append(trial)
-            if self.holds(trial):
-                self.best = trial
-            else:
-                self.failed = trial
-            if self.best is not None:
-                if number >= limit or self._is_settled(self.best):
-                    break
-                share = self._smaller(self.best)
-            elif share >= 1 - FINE:
-                break
-            else:
-                share = self._larger(trial, SHARP * 2 ** max(0, number - limit))
+        share: float | None = self._first()
+        while share is not None:
+            self._full.append(self._attempt("full", share))
+            share = self._next()
         return self.best
 
     def holds(self, trial: Trial) -> bool:
@@ -131,10 +142,21 @@ class DropSearch:
         # Three of 300 samples are 0.01, however the difference of two means was rounded.
         return trial.worst <= self._wanted + ROUNDING
 
-    def _is_settled(self, best: Trial) -> bool:
-        if self.failed is None:
-            return best.share - self._smallest < FINE / 2
-        return best.share - self.failed.share < FINE
+    def _next(self) -> float | None:
+        """The size to try next; None where the search is over."""
+        best, failed = self.best, self.failed
+        if best is None:
+            beyond = max(0, len(self._full) - self._limit)
+            mildest = failed[0]
+            return None if mildest.share >= 1 - FINE else self._larger(mildest, SHARP * 2**beyond)
+        if len(self._full) >= self._limit or best.share - self._smallest < FINE / 2:
+            return None
+        if not failed:
+            return max(self._further(best), self._smallest)
+        if best.share - failed[0].share > SHARP + ROUNDING:
+            return self._inside(best, failed[0])
+        below = self._below(failed)
+        return self._closer(best, failed[0]) if below is None else below
 
     def _first(self) -> float:
         bound = min(GAIN[self._recovery] * self._wanted, self._largest(LARGEST_GUESS))
@@ -146,35 +168,49 @@ class DropSearch:
         share = max(self._line() + SHARP / 2, failed.share + step)
         return float(min(share, 1 - FINE / 2))
 
-    def _smaller(self, best: Trial) -> float:
-        """The next size after one that holds."""
-        line = self._line()
-        if self.failed is None:
-            return max(self._further(best, line), self._smallest)
-        low, high = self.failed.share, best.share
-        width = high - low
-        if width <= SHARP + ROUNDING:  # sharp already: half the way that is left
-            return max((line + high) / 2, low + width / 4)
-        share = high - SHARP if high - line <= SHARP else line + SHARP / 2
-        if width <= 2 * SHARP:  # sharp afterwards, whether it holds or not
-            return float(np.clip(share, high - SHARP, low + SHARP))
-        return float(np.clip(share, low + SHARP / 2, high - SHARP / 2))
-
-    def _further(self, best: Trial, line: float) -> float:
+    def _further(self, best: Trial) -> float:
         """The next size as long as all have held.
 
         It should hold, too, until one does close to the line; then it should fail, and steps grow
         until one does.
         """
+        line = self._line()
         if best.share - line > SHARP:
             return line + SHARP / 2
         step, self._step = self._step, 2 * self._step
         return best.share - step
 
+    def _inside(self, best: Trial, failed: Trial) -> float:
+        """A size between one that holds and one that failed, beside the line between them."""
+        low, high = failed.share, best.share
+        line = self._between(failed, best, self._wanted)
+        share = high - SHARP if high - line <= SHARP else line + SHARP / 2
+        if high - low <= 2 * SHARP:  # sharp afterwards, whether it holds or not
+            return float(np.clip(share, high - SHARP, low + SHARP))
+        return float(np.clip(share, low + SHARP / 2, high - SHARP / 2))
+
+    def _below(self, failed: list[Trial]) -> float | None:
+        """A size below one that may have failed by chance, where none so small was tried."""
+        for trial, lower in itertools.zip_longest(failed, failed[1:]):
+            if trial.worst > self._wanted + self._chance:
+                return None
+            end = self._smallest if lower is None else lower.share
+            if trial.share - end > 2 * SHARP:
+                return trial.share - SHARP
+            if trial.share - end > SHARP + FINE / 2:
+                return (trial.share + end) / 2
+        return None
+
+    def _closer(self, best: Trial, failed: Trial) -> float | None:
+        """A size half the way from the line to one that holds; None where it is close enough."""
+        low, high = failed.share, best.share
+        if high - low < FINE:
+            return None
+        line = self._between(failed, best, self._wanted)
+        return max((line + high) / 2, low + (high - low) / 4)
+
     def _line(self) -> float:
-        """Where the drop should be the one that is allowed."""
-        if self.best is not None and self.failed is not None:
-            return self._between(self.failed, self.best, self._wanted)
+        """Where the drop should be the one that is allowed, by what recovery gave back so far."""
         bound = self._wanted * self._gain()
         return self._where(min(bound, self._largest(LARGEST_DROP)), MORE_PLAIN_TRIALS)
 

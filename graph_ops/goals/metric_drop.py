@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Dataset
 from graph_ops.checkpoint import SavedRun
 from graph_ops.errors import OptionsError, UnreachableTargetError
-from graph_ops.goals.drop_search import DropSearch, Trial
+from graph_ops.goals.drop_search import DropSearch, Trial, full_trials
 from graph_ops.goals.ranking import Ranking
 from graph_ops.metrics import Comparison, Examiner, Interval
 from graph_ops.network import TaylorPrunableNetwork
@@ -87,6 +87,7 @@ class _Search:
             run.options.recovery,
             len(dataset.held_out),
             is_bounded=examiner.metric.is_higher_better,
+            full_trials=full_trials(run.options.recovery, are_layers_measured=run.rank_by.measures),
             attempt=self._attempt,
         )
 
@@ -99,8 +100,7 @@ class _Search:
         best = self._search.find()
         if best is not None:
             return self._course(best)
-        mildest = self._search.failed
-        assert mildest is not None
+        mildest = self._search.failed[0]
         raise UnreachableTargetError(
             f"Target max_metric_drop = {self._wanted:g} cannot be reached: the mildest cut that "
             f"was tried lost {mildest.drop:.4g} of {self._examiner.metric.name}. Allow a "

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from graph_ops.goals.drop_search import SHARP, DropSearch, Trial
+from graph_ops.goals.drop_search import SHARP, DropSearch, Trial, full_trials
 
 Curve = Callable[[float], float]
 WANTED = 0.01
@@ -34,8 +34,18 @@ class Network:
         return sum(trial.kind == kind for trial in self.tried)
 
 
-def search(network: Network, recovery: str = "reconstruct", samples: int = 1200) -> DropSearch:
-    return DropSearch(WANTED, SMALLEST, recovery, samples, is_bounded=True, attempt=network.attempt)
+def search(
+    network: Network, recovery: str = "reconstruct", samples: int = 1200, trials: int = 4
+) -> DropSearch:
+    return DropSearch(
+        WANTED,
+        SMALLEST,
+        recovery,
+        samples,
+        is_bounded=True,
+        full_trials=trials,
+        attempt=network.attempt,
+    )
 
 
 def measured(shares: list[float], percent: list[float]) -> Curve:
@@ -79,8 +89,40 @@ def test_it_ends_where_a_size_three_percent_smaller_failed() -> None:
     found = search(network)
     best = found.find()
     assert best is not None
-    assert found.failed is not None
-    assert best.share - found.failed.share <= SHARP + 1e-6
+    assert best.share - found.failed[0].share <= SHARP + 1e-6
+
+
+def bumped(share: float) -> float:
+    """A flat curve with its line at 0.3, and above that a bump by chance."""
+    return 0.009 + 0.01 * (0.4 - share) + 0.0015 * float(abs(share - 0.37) < 0.02)
+
+
+def test_below_a_size_that_failed_by_a_hair_it_looks_for_one_that_holds() -> None:
+    network = Network(lambda s: 0.25 * (1 - s), bumped)
+    best = search(network, trials=5).find()
+    assert best is not None
+    assert 0.3 <= best.share < 0.33
+    assert network.count("full") <= 5
+
+
+def test_below_a_size_that_failed_clearly_nothing_is_tried() -> None:
+    network = Network(lambda s: 0.6 * (1 - s) ** 2, lambda s: 0.16 * (1 - s) ** 3)
+    found = search(network, trials=5)
+    assert found.find() is not None
+    full = [trial for trial in network.tried if trial.kind == "full"]
+    clear = [trial.share if trial.worst > 1.3 * WANTED else 0.0 for trial in full]
+    assert max(clear) > 0
+    assert all(trial.share > max(clear[:n]) for n, trial in enumerate(full) if n)
+
+
+@pytest.mark.parametrize(
+    ("recovery", "are_layers_measured", "trials"),
+    [("reconstruct", True, 5), ("reconstruct", False, 4), ("distill", True, 3), ("none", False, 4)],
+)
+def test_measured_layers_leave_time_for_more_recoveries(
+    recovery: str, are_layers_measured: bool, trials: int
+) -> None:
+    assert full_trials(recovery, are_layers_measured=are_layers_measured) == trials
 
 
 @pytest.mark.parametrize("gain", [2.0, 10.0, 40.0])
@@ -120,8 +162,7 @@ def test_none_is_found_where_the_mildest_cut_fails() -> None:
     network = Network(lambda s: 0.2, lambda s: 0.02)
     found = search(network)
     assert found.find() is None
-    assert found.failed is not None
-    assert found.failed.share > 0.97
+    assert found.failed[0].share > 0.97
 
 
 def test_a_network_that_bears_everything_ends_at_its_floor() -> None:

@@ -82,6 +82,13 @@ def test_the_search_is_bounded_and_the_next_smaller_size_failed(found: PruneResu
     assert share - max(failed) < 0.05
 
 
+def test_measured_layers_leave_time_for_a_fifth_recovery() -> None:
+    measured = run(recovery="reconstruct", max_samples=1000).report
+    assert measured["score"]["rank_by"] == "error_per_mac"
+    kinds = [t["kind"] for t in measured["goal"]["trials"]]
+    assert kinds.count("full") == 5
+
+
 @pytest.mark.parametrize("cut_after", [1, 4, 5])
 def test_a_search_that_is_cut_short_goes_on_to_the_same_bytes(
     found: PruneResult, tmp_path: Path, cut_after: int
