@@ -66,6 +66,7 @@ def pruned_facts(report: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": [before["parameters"], after["parameters"]],
         "proof": report["proof"]["max_rel_diff"],
         "float32_proof": report["proof"]["float32_rel_diff"],
+        "float64_proof": report["proof"]["float64_rel_diff"],
         "stop_reason": report["stop_reason"],
         "frozen": counted([c["frozen"] for c in convolutions if c["frozen"]]),
         "cut": sum(c["filters_after"] < c["filters_before"] for c in convolutions),

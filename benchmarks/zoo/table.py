@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,21 @@ def row(network: Network, variant: str, facts: dict[str, Any]) -> list[str]:
             f"{facts['prunable']} of {facts['filters']}",
             _arrow(facts["macs"]),
             _arrow(facts["parameters"]),
-            f"{facts['proof']:.1e}" + (" in float64" if facts.get("float32_proof") else ""),
+            _proof(facts),
             str(round(facts["seconds"])),
             _reasons(facts["frozen"]),
         ]
     count = str(facts.get("convolutions", ""))
     why = _reasons(facts["frozen"]) if "frozen" in facts else _one_line(str(facts.get("error")))
     return [*first, count, outcome, "", "", "", str(round(facts.get("seconds", 0)) or ""), why]
+
+
+def _proof(facts: Mapping[str, Any]) -> str:
+    """The figure, and how it was come by."""
+    how = " in float64" if facts.get("float32_proof") else ""
+    if facts.get("float64_proof"):
+        how = " node by node"
+    return f"{facts['proof']:.1e}{how}"
 
 
 def _arrow(pair: list[int | None]) -> str:
