@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from tests.service.conftest import Start
+from tests.support.leftovers import assert_nothing_is_left
 from tests.support.problems import assert_problem
 from tests.support.prune_requests import prune, submit
 from tests.support.server import REPOSITORY, Server
@@ -129,7 +130,7 @@ def test_jobs_of_a_killed_server_are_run_by_the_next(start: Start) -> None:
         for job_id in (running, queued):
             server.wait_for(job_id, "succeeded")
         assert server.client.get(f"/v1/jobs/{running}").json()["attempts"] == 2
-        assert server.leftovers() == []
+        assert_nothing_is_left(server, 2)
 
 
 def test_a_stopping_server_answers_those_who_wait(start: Start) -> None:

@@ -27,7 +27,12 @@ from tests.support.cutting import model_of
 from tests.support.recovering import random_inputs, recovered
 
 IMAGES = np.random.default_rng(0).random((6, 3, 16, 12)).astype(np.float32)
-SMALL: dict[str, Any] = {"target": {"max_macs_ratio": 0.4}, "max_samples": 400, "seed": 1}
+SMALL: dict[str, Any] = {
+    "target": {"max_macs_ratio": 0.4},
+    "rank_by": "score_per_mac",  # after measured layers 40 iterations do not help
+    "max_samples": 400,
+    "seed": 1,
+}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.support import digits
 CURVE: dict[str, Any] = {
     "target": {"max_macs_ratio": 0.4},
     "points": 3,
+    "rank_by": "score_per_mac",  # every point then refits the same layers
     "max_samples": 150,
     "on_unreachable": "best",
 }

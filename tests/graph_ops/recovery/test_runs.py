@@ -20,7 +20,11 @@ from tests.support.cutting import model_of
 from tests.support.models import light_input, light_network, text_model
 from tests.support.recovering import random_inputs
 
-HALF: dict[str, Any] = {"target": {"max_macs_ratio": 0.5}, "max_samples": 400}
+HALF: dict[str, Any] = {
+    "target": {"max_macs_ratio": 0.5},
+    "max_samples": 400,
+    "rank_by": "score_per_mac",  # the same filters go whatever the recovery
+}
 
 
 def run(**options: Any) -> PruneResult:
