@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.canonical import BoundShapes
-from graph_ops.channels import ChannelClasses, Channels, Dims
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.channels import Channels, Dims
 from graph_ops.collector import without_collector
 from graph_ops.graph import captured_values, is_root_constant, node_label
 from graph_ops.rules import COUPLINGS

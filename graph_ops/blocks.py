@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,17 @@ class ScoringCopy:
 
 
 @without_collector
+def static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """Per-sample shapes of inputs whose axes are all fixed (but the first)."""
+    shapes = {}
+    for value in graph_inputs(model.graph):
+        axes = [] if value.shape is None else value.shape.dims[1:]
+        fixed = tuple(d for d in axes if isinstance(d, int))
+        if value.shape is not None and len(fixed) == len(axes):
+            shapes[str(value.name)] = fixed
+    return shapes
+
+
 def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> BoundShapes:
     """Shapes of every value when each input has the given per-sample shape.
 

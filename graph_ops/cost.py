@@ -16,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses, Labels
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.channels import Labels
 from graph_ops.graph import constant_dims, is_root_constant
 from graph_ops.runtime import Array, Session
 

@@ -63,7 +63,10 @@ def settle_groups(channels: Channels, class_of: NDArray[np.int64]) -> None:
 
 
 def _let_go(channels: Channels, whole: Sequence[GroupedConvolution]) -> None:
-    """Couple what the groups read with their filters; nothing is balanced or narrowed any more."""
+    """Couple what the groups read with their filters; nothing is balanced or narrowed any more.
+
+    What is taken back here had to be there before: rules count with balances (`classes_among`).
+    """
     nodes = {c.node for c in whole}
     tables = {id(table) for c in whole for table in (c.inputs, c.filters)}
     channels.balances = [b for b in channels.balances if id(b) not in tables]

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from graph_ops.channels import ChannelClasses, Convolution
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.channels import Convolution
 from graph_ops.float_shadow import stored_weight
 from graph_ops.graph import int_of
 from graph_ops.runtime import Array

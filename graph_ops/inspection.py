@@ -11,7 +11,7 @@ from graph_ops.analysis import analyse
 from graph_ops.blocks import Block
 from graph_ops.bundle import guess_preprocessing
 from graph_ops.canonical import bind_shapes
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.constant_weights import store_computed_weights
 from graph_ops.cost import CostModel
 from graph_ops.graph import graph_inputs

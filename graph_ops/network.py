@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 
 from graph_ops.analysis import analyse
 from graph_ops.bundle import ArrayInfo, Batch, Dataset
-from graph_ops.canonical import bind_shapes
+from graph_ops.canonical import bind_shapes, static_shapes
 from graph_ops.channels import Convolution
 from graph_ops.constant_weights import store_computed_weights
 from graph_ops.cost import CostModel
 from graph_ops.errors import NothingPrunableError, ScoresMissingError
-from graph_ops.graph import graph_inputs
 from graph_ops.importance import ClassMap, magnitudes
 from graph_ops.metrics.judgement import Judgement
 from graph_ops.model import SourceModel, load_model, model_bytes
@@ -39,6 +38,7 @@ from graph_ops.prunability import Prunability
 from graph_ops.recovery import Originals, Recovery, RefittedWeights, Sensitivity, recover
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.runtime import Array
+from graph_ops.score_identity import binding, digest_of, loss_identity
 from graph_ops.scores import ScoreState
 from graph_ops.scoring import EngineFacts, Scorer
 from graph_ops.selection import Goal, Selection, Selector
@@ -77,7 +77,7 @@ class TaylorPrunableNetwork:
         self.source = load_model(model)
         self.options = parse_options(options)
         self._targets = targets
-        self.sample_shapes = dict(sample_shapes or _static_shapes(self.source.model))
+        self.sample_shapes = dict(sample_shapes or static_shapes(self.source.model))
         self.original = self.source.clone()
         """The model as it came, every use of a shared vector with a copy of its own."""
         store_computed_weights(self.original)
@@ -223,23 +223,15 @@ class TaylorPrunableNetwork:
         """Identifies the model, what is left of it, and the definition of the score."""
         parts = (
             self.source.sha256,
-            hashlib.sha256(self.dropped.tobytes()).hexdigest(),
+            digest_of(self.dropped),
             self.options.reduction,
             self.options.gate,
-            self._loss_digest(),
-            hashlib.sha256(self.prunable.tobytes()).hexdigest(),
+            loss_identity(self._scorer, self.options.seed),
+            digest_of(self.prunable),
             str(sorted(self.sample_shapes.items())),
             *([self.weights.digest] if self.weights else []),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
-
-    def _loss_digest(self) -> str:
-        """The loss as it was resolved; random projections depend on the seed."""
-        if self._scorer is None:
-            return "none"
-        loss = self._scorer.loss
-        seed = self.options.seed if loss.name == "projection" else 0
-        return f"{loss.name} {loss.targets} {self._scorer.form.name} {seed}"
 
     def scores(self) -> NDArray[np.float64]:
         """[classes] importance by the criterion of the options; NaN where not prunable."""
@@ -428,15 +420,9 @@ class TaylorPrunableNetwork:
             self._is_fresh = True
 
     def _empty_state(self) -> ScoreState:
-        targets = self._targets
-        shapes = {name: list(shape) for name, shape in sorted(self.sample_shapes.items())}
-        of_one = (
-            None
-            if targets is None
-            else {"dtype": str(targets.dtype), "shape": list(targets.shape[1:])}
+        return ScoreState.empty(
+            self.digest, self.classes.count, binding(self.sample_shapes, self._targets)
         )
-        binding = {"sample_shapes": shapes, "targets": of_one}
-        return ScoreState.empty(self.digest, self.classes.count, binding)
 
     def _find_barriers(self) -> dict[str, str]:
         if self._scorer is None:
@@ -445,14 +431,3 @@ class TaylorPrunableNetwork:
         counts = [c.filter_count for c in by_output.values()]
         found = self._scorer.barriers(self.original, list(by_output), counts)
         return {by_output[output].name: reason for output, reason in found.items()}
-
-
-def _static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
-    """Per-sample shapes of inputs whose axes are all fixed (but the first)."""
-    shapes = {}
-    for value in graph_inputs(model.graph):
-        axes = [] if value.shape is None else value.shape.dims[1:]
-        fixed = tuple(d for d in axes if isinstance(d, int))
-        if value.shape is not None and len(fixed) == len(axes):
-            shapes[str(value.name)] = fixed
-    return shapes

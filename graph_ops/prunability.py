@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses, Convolution
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.channels import Convolution
 from graph_ops.errors import FilterGlobError
 from graph_ops.options import PruneOptions
 

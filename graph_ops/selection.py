@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_ops.blocks import Block, find_blocks, normalize
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.cost import CostModel, Meter
 from graph_ops.options import PruneOptions
 from graph_ops.rank_by import SCORE, rank_by
@@ -95,6 +95,7 @@ class Selector:
     ) -> None:
         self._classes = classes
         self._options = options
+        self._rank_by = rank_by(options)
         self.blocks = find_blocks(classes, prunable)
         self._members = {
             class_id: dict(zip(block.convolutions, block.filters_per_class, strict=True))
@@ -140,7 +141,7 @@ class Selector:
             goal: Where to stop; with no bound set, everything that may go is chosen.
             cost: Needed for goals other than `filters`, and for ranking by MACs.
         """
-        if not rank_by(self._options).measures:
+        if not self._rank_by.measures:
             scores = normalize(scores, self.blocks, alive, self._options.normalization)
         walk = _Walk(self, scores, alive, goal, cost)
         walk.go(self._sequences(scores, alive, finest=False))
@@ -215,7 +216,7 @@ class Selector:
         """What units are ordered by: rank, then mean score."""
         score = float(np.mean(scores[unit]))
         rank = score
-        if rank_by(self._options).kind != SCORE and meter is not None:
+        if self._rank_by.kind != SCORE and meter is not None:
             rank = score * len(unit) / max(1, meter.saving(unit)[0])
         return rank, score
 

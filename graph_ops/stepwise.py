@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.difference import difference, relative
 from graph_ops.double_precision import DoubleSession
 from graph_ops.runtime import Array
 
@@ -44,16 +45,16 @@ def largest_step(
     wanted = _left(classes, dropped, DoubleSession(reference).run_all(feeds))
     session = DoubleSession(candidate)
     missing = set(session.output_names)
-    absolute, relative = 0.0, 0.0
+    largest, share = 0.0, 0.0
     for name, found in session.steps(feeds, wanted):
         expected = wanted.get(name)
         if expected is None or expected.shape != found.shape:
             continue
         missing.discard(name)
-        gap, scale = _gap(found, expected)
-        absolute = max(absolute, gap)
-        relative = max(relative, gap / scale if scale else gap)
-    return (np.inf, np.inf) if missing else (absolute, relative)
+        gap, magnitude = difference(found, expected)
+        largest = max(largest, gap)
+        share = max(share, relative(gap, magnitude))
+    return (np.inf, np.inf) if missing else (largest, share)
 
 
 def _left(
@@ -76,14 +77,3 @@ def _left(
                 array = np.compress(classes.kept(labels, dropped), array, axis=axis)
         found[str(value.name)] = array
     return found
-
-
-def _gap(found: Array, expected: Array) -> tuple[float, float]:
-    """Largest difference, and the largest magnitude; of integers the share that differs, and 1."""
-    if expected.dtype.kind != "f":
-        return (float(np.mean(found != expected)) if found.size else 0.0), 1.0
-    is_finite = np.isfinite(expected)
-    if not np.array_equal(is_finite, np.isfinite(found)):
-        return np.inf, 1.0
-    a, b = expected[is_finite].astype(np.float64), found[is_finite].astype(np.float64)
-    return float(np.abs(a - b).max(initial=0.0)), float(np.abs(a).max(initial=0.0))

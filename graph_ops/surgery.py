@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses, Labels
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.channels import Labels
 from graph_ops.collector import without_collector
 from graph_ops.edits import set_constant_input
 from graph_ops.errors import SurgeryError

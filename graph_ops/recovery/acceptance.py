@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.recovery.distill import distill
 from graph_ops.recovery.judge import Classifier, Judge, Verdict
 from graph_ops.recovery.originals import Originals

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.graph import constant_array, float_of, input_at, int_of, node_label, output_at
 from graph_ops.recovery.rows import LinearForm, linear_form
 from graph_ops.recovery.visible import Visible, visible

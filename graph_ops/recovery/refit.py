@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.edits import set_constant_input
 from graph_ops.graph import constant_array
 from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, Seen

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.recovery.judge import Judge
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.trials import WHOLE_ERROR, Trials

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.graph import constant_array
 from graph_ops.recovery.blas import threads_for
 from graph_ops.recovery.elimination import Elimination, Reader, eliminate

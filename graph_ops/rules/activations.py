@@ -178,7 +178,7 @@ def swish_gradient(u: Unary) -> ir.Value:
 
 
 def _swish_in_factors(u: Unary) -> ir.Value:
-    """S + y·(1 − s) = s·v with v = 1 + (x − y), in the blocked layout.
+    """The slope s + y·(1 − s) as s·v with v = 1 + (x − y), in the blocked layout.
 
     There v is one kernel, added to x where it lies, for x is not read afterwards: as x·s = y,
     Σ x·(g·v·s) = Σ y·(g·v). For large x the error of v is that of x and y, a unit in their last

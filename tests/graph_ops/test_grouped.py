@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from graph_ops import TaylorPrunableNetwork, prune
+from graph_ops.edits import NarrowGroups
 
 GROUPS = 4
 WIDTH = 4
@@ -100,7 +101,9 @@ def test_scores_of_a_group_come_again_when_it_is_cut() -> None:
 
 
 def test_a_side_that_is_tied_alone_stays_and_tells_why() -> None:
-    assert frozen(model()) == {"a": None, "d": None, "g": frozen(model())["g"]}
+    both = frozen(model())
+    assert both["a"] is None
+    assert both["d"] is None
     only_input = frozen(model(is_output_tied=False))
     assert "equally many in every group" in str(only_input["a"])
     assert only_input["d"] is None
@@ -112,4 +115,4 @@ def test_a_side_that_is_tied_alone_stays_and_tells_why() -> None:
 def test_free_channels_are_still_balanced() -> None:
     network = TaylorPrunableNetwork(model(False, False), {"min_filters": 1})
     assert network.classes.balances.is_bound.any()
-    assert network.classes.channels.edits
+    assert [type(edit) for edit in network.classes.channels.edits] == [NarrowGroups]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from graph_ops.analysis import analyse
 from graph_ops.canonical import bind_shapes
-from graph_ops.channels import ChannelClasses, Convolution
+from graph_ops.channel_classes import ChannelClasses
+from graph_ops.channels import Convolution
 from graph_ops.constant_weights import store_computed_weights
 from graph_ops.equivalence import Proof, prove
 from graph_ops.graph import graph_inputs

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset, open_bundle
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.graph import graph_inputs
 from graph_ops.recovery import Recovery, RefittedWeights, recover
 from graph_ops.run import input_specs

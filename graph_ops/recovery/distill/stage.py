@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from graph_ops.errors import ModelRunError
 from graph_ops.recovery.distill.adam import Adam
 from graph_ops.recovery.distill.images import read_samples, training_batches

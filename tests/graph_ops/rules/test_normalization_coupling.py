@@ -6,7 +6,7 @@ import numpy as np
 
 from graph_ops.analysis import analyse
 from graph_ops.canonical import bind_shapes
-from graph_ops.channels import ChannelClasses
+from graph_ops.channel_classes import ChannelClasses
 from tests.graph_ops.rules.gradient_harness import GradientSpec, build_model
 
 IMAGE = (2, 3, 6, 6)
