@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-import subprocess
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ import psutil
 import pytest
 
 from tests.support.chaos import Chaos, kill_process
-from tests.support.leftovers import assert_nothing_is_left
+from tests.support.leftovers import assert_nothing_is_left, assert_only_results
+from tests.support.mortal import mortal_api, mortal_worker
+from tests.support.ports import free_port
 from tests.support.postgres import needs_postgres, running_postgres
-from tests.support.server import Server, running_server, running_worker
+from tests.support.server import native_work, running_server
 
 # The killing is not the jobs' fault; what a job's own attempts are for is tested elsewhere.
 SETTINGS: dict[str, Any] = {"max_job_attempts": 1000, "max_queued_jobs": 1000}
@@ -89,61 +90,44 @@ def test_jobs_survive_a_long_chaos(tmp_path: Path) -> None:
     one_machine(tmp_path, LONG_JOBS, 8, LONG_SECONDS)
 
 
-class MortalWorker:
-    """A worker process that is started again, some time after it was killed."""
-
-    def __init__(self, folder: Path, name: str, **settings: Any) -> None:
-        self._folder, self._name, self._settings = folder, name, settings
-        self._stop = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._live)
-
-    def __enter__(self) -> MortalWorker:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def process(self) -> psutil.Process | None:
-        process = self._process
-        return (
-            None if process is None or process.poll() is not None else psutil.Process(process.pid)
-        )
-
-    def _live(self) -> None:
-        chance = random.Random(self._name)
-        while not self._stop.is_set():
-            with running_worker(self._folder, self._name, **self._settings) as process:
-                self._process = process
-                while process.poll() is None and not self._stop.wait(0.05):
-                    pass
-            # Sometimes longer than others wait before they take over.
-            self._stop.wait(chance.uniform(0, 10))
-
-
-def many_workers(folder: Path, settings: dict[str, Any], **run: Any) -> Server:
-    """Chaos among an API and two workers; the API, when all has ended well."""
+def many_machines(folder: Path, settings: dict[str, Any], **run: Any) -> None:
+    """Chaos among an API and two workers, each on its own; nothing is left at the end."""
+    port = free_port()
+    settings = {**settings, "sweep_interval_s": 2}
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(folder, "/healthz", role="api", **settings))
+        api = stack.enter_context(mortal_api(folder, port, 2, **settings))
+        # A worker is sometimes away for longer than others wait before they take over.
         workers = [
-            stack.enter_context(MortalWorker(folder, name, **settings)) for name in ("a", "b")
+            stack.enter_context(mortal_worker(folder, name, 10, **settings)) for name in ("a", "b")
         ]
 
         def alive() -> list[psutil.Process]:
             return [process for worker in workers if (process := worker.process())]
 
         victims = {
-            "worker a": lambda: kill_process(workers[0].process()),
-            "worker b": lambda: kill_process(workers[1].process()),
-            "child": lambda: a_child(alive),
+            role.name: lambda role=role: kill_process(role.process())  # type: ignore[misc]
+            for role in (api, *workers)
         }
-        chaos = Chaos(server.url, pause_s=(0.5, 4.0), victims=victims, **run)
+        victims["child"] = lambda: a_child(alive)
+        url = f"http://127.0.0.1:{port}"
+        chaos = Chaos(url, pause_s=(0.5, 4.0), victims=victims, **run)
         chaos.run(folder / "expected")
         print("killed", chaos.kills)
         assert sum(chaos.kills.values()) >= 3, chaos.kills
-        return server
+        tmp = folder / "data" / "tmp"
+        end = time.monotonic() + 30
+        while time.monotonic() < end and any(left_in(tmp)):
+            time.sleep(0.2)
+        assert list(left_in(tmp)) == []
+        roles = [process for role in (api, *workers) if (process := role.process())]
+        assert [p for role in roles for p in native_work(role)] == []
+        assert all(open_files(role) < 100 for role in roles)
+    assert_only_results(folder / "data", run["jobs"])
+
+
+def left_in(tmp: Path) -> Iterator[Path]:
+    """Temporary files, but the lock files of processes that live."""
+    return (path for path in tmp.glob("*/*") if path.name != ".owner")
 
 
 @pytest.mark.slow
@@ -152,7 +136,7 @@ def many_workers(folder: Path, settings: dict[str, Any], **run: Any) -> Server:
 def test_jobs_survive_a_long_chaos_on_postgresql(tmp_path: Path) -> None:
     with running_postgres() as url:
         settings = {**SETTINGS, "database_url": url}
-        many_workers(tmp_path, settings, jobs=LONG_JOBS, clients=8, seconds=LONG_SECONDS)
+        many_machines(tmp_path, settings, jobs=LONG_JOBS, clients=8, seconds=LONG_SECONDS)
 
 
 @pytest.mark.slow
@@ -162,11 +146,8 @@ def test_jobs_that_workers_share_survive_chaos(tmp_path: Path) -> None:
     settings["scored_shards"] = tmp_path / "scored"
     # One client: while one worker runs its job the other has nothing better to do than to help.
     run: dict[str, Any] = {"jobs": SHARED_JOBS, "clients": 1, "seconds": SHARED_SECONDS}
-    server = many_workers(tmp_path, settings, variants=SHARED_VARIANTS, **run)
+    many_machines(tmp_path, settings, variants=SHARED_VARIANTS, **run)
     helped = sum((tmp_path / f"{name}.log").read_text().count("helps with") for name in ("a", "b"))
     assert helped > 0
-    with closing(sqlite3.connect(server.data_dir / "jobs.sqlite")) as database:
+    with closing(sqlite3.connect(tmp_path / "data/jobs.sqlite")) as database:
         assert database.execute("SELECT * FROM score_shards").fetchall() == []
-    for folder in (server.data_dir / "jobs").iterdir():
-        (results,) = folder.iterdir()
-        assert results.name.startswith("results-")

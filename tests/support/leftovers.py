@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from tests.support.server import Server
 
@@ -14,7 +15,12 @@ def assert_nothing_is_left(server: Server, jobs: int) -> None:
         time.sleep(0.1)
     assert server.children() == []
     assert server.leftovers() == []
-    folders = list((server.data_dir / "jobs").iterdir())
+    assert_only_results(server.data_dir, jobs)
+
+
+def assert_only_results(data_dir: Path, jobs: int) -> None:
+    """That the folder of each of so many jobs holds its results and nothing else."""
+    folders = list((data_dir / "jobs").iterdir())
     assert len(folders) == jobs
     for folder in folders:
         (results,) = folder.iterdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_port
 
 _USER = "postgres"
 
@@ -40,7 +41,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._data = folder / "data"
-        self._port = _free_port()
+        self._port = free_port()
         is_root = os.geteuid() == 0
         self._user = _USER if is_root else getpass.getuser()
         if is_root:
@@ -99,10 +100,3 @@ def _run(program: str, *arguments: str | Path) -> None:
         stderr=subprocess.DEVNULL,
         timeout=60,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
