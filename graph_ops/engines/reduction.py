@@ -155,7 +155,8 @@ def _clipped(value: ir.Value) -> ir.Value:
 
 def _summed(value: ir.Value, shapes: dict[str, Dims], gradient_of: ir.Value) -> SummedTensor:
     dims = shapes[str(value.name)]
-    return SummedTensor(str(value.name), len(dims), int(dims[1] or 0), str(gradient_of.name))
+    channels, positions = int(dims[1] or 0), _positions(value, shapes)
+    return SummedTensor(str(value.name), len(dims), channels, positions, str(gradient_of.name))
 
 
 def _positions(value: ir.Value, shapes: dict[str, Dims]) -> int:

@@ -5,6 +5,7 @@ This module runs in the training runtime's environment too: it needs onnx_ir and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from graph_ops.engines.tape import BackwardTape
 
 PRODUCT_SUMS = "score/products"
 GRADIENT_SUMS = "score/gradients"
+BLOCK = 16
+"""Channels of the runtime's widest blocks: tensors of as many channels, or a multiple, are joined
+in its blocked layout."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class SummedTensor:
         name: Its name.
         rank: Number of its axes.
         channels: C.
+        positions: Product of the axes behind C.
         gradient: Name of the tensor, of the same shape, whose gradient is meant.
     """
 
     name: str
     rank: int
     channels: int
+    positions: int
     gradient: str
 
 
@@ -56,12 +62,14 @@ def append_sums(
         The one or two joined outputs.
     """
     parts = [
-        _pooled(tape, tape.op("Mul", *_factors(tape, z, value_of, gradient_of)), z)
+        (_pooled(tape, tape.op("Mul", *_factors(tape, z, value_of, gradient_of)), z), z.channels)
         for z in reversed(products)
     ]
     outputs = [_joined(tape, parts, PRODUCT_SUMS)]
     if gradients:
-        sums = [_pooled(tape, gradient_of[y.gradient], y) for y in reversed(gradients)]
+        sums = [
+            (_pooled(tape, gradient_of[y.gradient], y), y.channels) for y in reversed(gradients)
+        ]
         outputs.append(_joined(tape, sums, GRADIENT_SUMS))
     return outputs
 
@@ -81,18 +89,31 @@ def _factors(
 
 def _pooled(tape: BackwardTape, product: ir.Value, like: SummedTensor) -> ir.Value:
     """Mean over the positions, as [N, C, 1, 1]."""
+    if like.rank == 4 and like.positions == 1:
+        return product
     pooled = tape.op("GlobalAveragePool", product)
     if like.rank == 4:
         return pooled
     return tape.op("Reshape", pooled, tape.ints([-1, like.channels, 1, 1]))
 
 
-def _joined(tape: BackwardTape, parts: Sequence[ir.Value], name: str) -> ir.Value:
-    """[N, ΣC]: one output is cheaper to read back than one per convolution."""
-    joined = tape.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
-    flat = tape.op("Flatten", joined, axis=1)
+def _joined(tape: BackwardTape, parts: Sequence[tuple[ir.Value, int]], name: str) -> ir.Value:
+    """[N, ΣC] of parts [N, C, 1, 1]: one output is cheaper to read back than one per convolution.
+
+    Neighbours that fill blocks are joined first, which costs one way out of the blocked layout
+    instead of one each.
+    """
+    runs = []
+    for is_whole, run in itertools.groupby(parts, key=lambda part: part[1] % BLOCK == 0):
+        values = [value for value, _ in run]
+        runs += [_concatenated(tape, values)] if is_whole else values
+    flat = tape.op("Flatten", _concatenated(tape, runs), axis=1)
     flat.name = name
     return flat
+
+
+def _concatenated(tape: BackwardTape, values: Sequence[ir.Value]) -> ir.Value:
+    return tape.op("Concat", *values, axis=1) if len(values) > 1 else values[0]
 
 
 def set_outputs(model: ir.Model, outputs: Sequence[ir.Value]) -> None:
