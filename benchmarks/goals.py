@@ -96,7 +96,7 @@ def smaller_sizes(task: Task, share: float, scores: ScoreState | None) -> Iterat
             drops = (found.drop, found.estimate_drop(DROP / 2))
             unseen = whole - task.accuracy(ir.to_proto(model).SerializeToString())
             cell = f"{100 * drops[0]:.2f} / {100 * drops[1]:.2f}"
-            is_within = max(drops) <= DROP + ROUNDING
+            is_within = found.drop <= DROP + ROUNDING
             yield f"{f'**{cell}**' if is_within else cell} ({100 * unseen:.2f})"
 
 
@@ -106,7 +106,7 @@ def metric_row(name: str, samples: int) -> list[str]:
     found, spent = timed_prune(task, {"target": {"max_metric_drop": DROP}})
     goal = found.report["goal"]
     print(name, json.dumps(goal["trials"]), file=sys.stderr, flush=True)
-    share = min(t["share"] for t in goal["trials"] if is_held(t))
+    (share,) = {t["share"] for t in goal["trials"] if is_returned(t, goal)}
     unseen = task.accuracy(task.model) - task.accuracy(found.model)
     single = {"validation_fraction": 0.3, "target": {"max_macs_ratio": share + 1e-9}}
     again, alone = timed_prune(task, single)
@@ -129,11 +129,9 @@ def metric_row(name: str, samples: int) -> list[str]:
     return [*row, ", ".join(smaller)]
 
 
-def is_held(trial: dict[str, Any]) -> bool:
-    """Whether a trial of a report had its recovery, and is within the drop."""
-    return bool(
-        trial["kind"] == "full" and max(trial["drop"], trial["estimate"]) <= DROP + ROUNDING
-    )
+def is_returned(trial: dict[str, Any], goal: dict[str, Any]) -> bool:
+    """Whether a trial of a report is the one whose model was returned."""
+    return trial["kind"] == "full" and all(trial[k] == goal[k] for k in ("drop", "estimate"))
 
 
 def curve_row(name: str, samples: int) -> list[str]:

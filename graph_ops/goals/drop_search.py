@@ -13,10 +13,14 @@ is allowed. Once one has held and one has failed, it goes by the line between th
 logarithm of the drop is nearly straight, until a size that failed is within `SHARP` of one that
 held.
 
-Such a size may have failed by chance, and a smaller one hold. It failed *clearly* where its drop is
-beyond what is allowed by more than the standard deviation of a count of as many samples. As long as
-it did not, sizes below it are tried, `SHARP` apart, and the smallest that holds is the result.
-Trials that are left come closer to the line.
+A size holds where its drop is within what is allowed and its estimate, which has less chance in it,
+does not say that this is luck: it may be beyond by the standard deviation of a count of as many
+samples, and by `LUCK` of what is allowed at most.
+
+A size may also have failed by chance, and a smaller one hold. It failed *clearly* where its drop is
+beyond what is allowed by more than that standard deviation. As long as it did not, sizes below it
+are tried, `SHARP` apart, and the smallest that holds is the result. Trials that are left come
+closer to the line.
 """
 
 from __future__ import annotations
@@ -40,15 +44,20 @@ MORE_PLAIN_TRIALS = 2
 FULL_TRIALS = 4
 FEW_FULL_TRIALS = {"distill": 3}
 """Training is nearly the whole cost of a run."""
-MANY_FULL_TRIALS = {"reconstruct": 5}
-"""Where layers are measured first, recoveries are a smaller part of a run."""
+SPARE_FULL_TRIALS = {"reconstruct": 1}
+"""More where layers are measured, until the result is known to be sharp: recoveries are a smaller
+part of a run there."""
 GAIN = {"none": 1.0, "bias": 2.0, "reconstruct": 16.0, "distill": 16.0}
 """How much smaller recovery is taken to make a drop, for the first guess. `reconstruct` did by 6
 to 40 on the networks of benchmarks/goals.py."""
+GAIN_MEASURED = {"reconstruct": 32.0, "distill": 32.0}
+"""The same where layers are measured: by 20 to 100."""
 LARGEST_GUESS = 0.3
 """No plain drop of an accuracy beyond this is taken to be given back, before it is seen to be."""
 LARGEST_DROP = 0.6
 """The same afterwards: guessing loses little more, and there the factor says nothing."""
+LUCK = 0.5
+"""By how much an estimate may be beyond the drop that is allowed, in shares of that, at most."""
 ROUNDING = 1e-9
 
 
@@ -68,20 +77,9 @@ class Trial:
     drop: float
     estimate: float
 
-    @property
-    def worst(self) -> float:
-        """What has to be within the drop: both are."""
-        return max(self.drop, self.estimate)
-
 
 WHOLE = Trial("none", 1.0, 0.0, 0.0)
 """The original, which loses nothing."""
-
-
-def full_trials(recovery: str, *, are_layers_measured: bool) -> int:
-    """How many full trials a search may take, so that it costs no more than three single runs."""
-    known = MANY_FULL_TRIALS if are_layers_measured else {}
-    return known.get(recovery) or FEW_FULL_TRIALS.get(recovery, FULL_TRIALS)
 
 
 class DropSearch:
@@ -93,7 +91,7 @@ class DropSearch:
         recovery: The option `recovery`.
         samples: How many the metric is measured on.
         is_bounded: Whether the metric is a share of samples, so that a drop is less than one.
-        full_trials: How many there are at most, once one has held (`full_trials`).
+        are_layers_measured: Whether the ranking compares layers by measured errors.
         attempt: Carries out a trial of a kind at a share.
     """
 
@@ -105,13 +103,18 @@ class DropSearch:
         samples: int,
         *,
         is_bounded: bool,
-        full_trials: int,
+        are_layers_measured: bool,
         attempt: Callable[[str, float], Trial],
     ) -> None:
         self._wanted, self._smallest, self._recovery = wanted, smallest, recovery
-        self._is_bounded, self._attempt, self._limit = is_bounded, attempt, full_trials
+        self._is_bounded, self._attempt = is_bounded, attempt
+        self._limit = FEW_FULL_TRIALS.get(recovery, FULL_TRIALS)
+        self._spare = SPARE_FULL_TRIALS.get(recovery, 0) if are_layers_measured else 0
+        gains = GAIN | GAIN_MEASURED if are_layers_measured else GAIN
+        self._first_gain = gains[recovery]
         self._noise = wanted / 4 + 0.5 / samples
         self._chance = math.sqrt(wanted / samples)
+        self._luck = min(self._chance, LUCK * wanted)
         self._plain: list[Trial] = []
         self._full: list[Trial] = []
         self._step = SHARP
@@ -140,7 +143,11 @@ class DropSearch:
     def holds(self, trial: Trial) -> bool:
         """Whether a trial is within the drop."""
         # Three of 300 samples are 0.01, however the difference of two means was rounded.
-        return trial.worst <= self._wanted + ROUNDING
+        return self._lost(trial) <= self._wanted + ROUNDING
+
+    def _lost(self, trial: Trial) -> float:
+        """What has to be within what is allowed."""
+        return max(trial.drop, trial.estimate - self._luck)
 
     def _next(self) -> float | None:
         """The size to try next; None where the search is over."""
@@ -149,34 +156,40 @@ class DropSearch:
             beyond = max(0, len(self._full) - self._limit)
             mildest = failed[0]
             return None if mildest.share >= 1 - FINE else self._larger(mildest, SHARP * 2**beyond)
-        if len(self._full) >= self._limit or best.share - self._smallest < FINE / 2:
+        is_sharp = bool(failed) and best.share - failed[0].share <= SHARP + ROUNDING
+        limit = self._limit if is_sharp else self._limit + self._spare
+        if len(self._full) >= limit or best.share - self._smallest < FINE / 2:
             return None
         if not failed:
             return max(self._further(best), self._smallest)
-        if best.share - failed[0].share > SHARP + ROUNDING:
+        if not is_sharp:
             return self._inside(best, failed[0])
         below = self._below(failed)
         return self._closer(best, failed[0]) if below is None else below
 
     def _first(self) -> float:
-        bound = min(GAIN[self._recovery] * self._wanted, self._largest(LARGEST_GUESS))
+        bound = min(self._first_gain * self._wanted, self._largest(LARGEST_GUESS))
         share = self._where(bound, PLAIN_TRIALS.get(self._recovery, FEW_PLAIN_TRIALS))
         return min([share, *(trial.share for trial in self._plain if self.holds(trial))])
 
     def _larger(self, failed: Trial, step: float) -> float:
         """The next size after full trials that all failed."""
-        share = max(self._line() + SHARP / 2, failed.share + step)
+        nearest = failed.share + step
+        beyond = self._line() + SHARP / 2
+        share = beyond if beyond > nearest + FINE else nearest
         return float(min(share, 1 - FINE / 2))
 
     def _further(self, best: Trial) -> float:
         """The next size as long as all have held.
 
         It should hold, too, until one does close to the line; then it should fail, and steps grow
-        until one does.
+        until one does, as long as little is lost.
         """
         line = self._line()
         if best.share - line > SHARP:
             return line + SHARP / 2
+        if self._lost(best) > self._wanted / 2:
+            return best.share - SHARP
         step, self._step = self._step, 2 * self._step
         return best.share - step
 
@@ -192,7 +205,7 @@ class DropSearch:
     def _below(self, failed: list[Trial]) -> float | None:
         """A size below one that may have failed by chance, where none so small was tried."""
         for trial, lower in itertools.zip_longest(failed, failed[1:]):
-            if trial.worst > self._wanted + self._chance:
+            if self._lost(trial) > self._wanted + self._chance:
                 return None
             end = self._smallest if lower is None else lower.share
             if trial.share - end > 2 * SHARP:
@@ -207,7 +220,7 @@ class DropSearch:
         if high - low < FINE:
             return None
         line = self._between(failed, best, self._wanted)
-        return max((line + high) / 2, low + (high - low) / 4)
+        return float(np.clip((line + high) / 2, low + (high - low) / 4, high - FINE / 2))
 
     def _line(self) -> float:
         """Where the drop should be the one that is allowed, by what recovery gave back so far."""
@@ -217,7 +230,8 @@ class DropSearch:
     def _gain(self) -> float:
         """By which factor recovery made drops smaller, the geometric mean of what was seen."""
         found = [
-            self._plain_drop(trial.share) / max(trial.worst, self._noise) for trial in self._full
+            self._plain_drop(trial.share) / max(self._lost(trial), self._noise)
+            for trial in self._full
         ]
         return float(np.exp(np.log(np.maximum(found, 1.0)).mean()))
 
@@ -263,7 +277,7 @@ class DropSearch:
         """Where the drop would be `wanted`, if its logarithm were linear; the ends included."""
         if math.isinf(low.estimate):
             return low.share
-        a, b, c = (self._logarithm(d) for d in (low.worst, high.estimate, wanted))
+        a, b, c = (self._logarithm(d) for d in (self._lost(low), high.estimate, wanted))
         if a <= b:
             return high.share
         share = low.share + (high.share - low.share) * (a - c) / (a - b)

@@ -6,8 +6,8 @@ measured.
 On a few hundred samples, accuracy moves in jumps by chance, and whoever tries several sizes picks
 the lucky one. The probability that is given to the right class moves smoothly on the same samples,
 so the drop is also estimated with its help (`Comparison.estimate_drop`). A size holds where the
-drop and its estimate are both within what is allowed. The confidence interval of the drop says
-whether so many samples could decide it.
+drop is within what is allowed and the estimate does not say that this is luck. The confidence
+interval of the drop says whether so many samples could decide it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from graph_ops.bundle import Dataset
 from graph_ops.checkpoint import SavedRun
 from graph_ops.errors import OptionsError, UnreachableTargetError
-from graph_ops.goals.drop_search import DropSearch, Trial, full_trials
+from graph_ops.goals.drop_search import DropSearch, Trial
 from graph_ops.goals.ranking import Ranking
 from graph_ops.metrics import Comparison, Examiner, Interval
 from graph_ops.network import TaylorPrunableNetwork
@@ -31,6 +31,10 @@ from graph_ops.rounds import Course
 from graph_ops.run import Run
 from graph_ops.scores import ScoreState
 from graph_ops.selection import Goal, Selection
+
+PLAIN_SAMPLES = 400
+"""What cuts cost before recovery is measured on so many samples at most: it is far more than what
+is allowed, and only says where to look."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class _Search:
     def __init__(self, run: Run, ranking: Ranking, dataset: Dataset, examiner: Examiner) -> None:
         self._run, self._ranking, self._dataset = run, ranking, dataset
         self._examiner = examiner
+        is_guide = run.options.recovery != "none"
+        self._glance = examiner.on_fewer(PLAIN_SAMPLES) if is_guide else examiner
         wanted = run.options.target.max_metric_drop
         assert wanted is not None
         self._wanted = wanted
@@ -87,7 +93,7 @@ class _Search:
             run.options.recovery,
             len(dataset.held_out),
             is_bounded=examiner.metric.is_higher_better,
-            full_trials=full_trials(run.options.recovery, are_layers_measured=run.rank_by.measures),
+            are_layers_measured=run.rank_by.measures,
             attempt=self._attempt,
         )
 
@@ -137,7 +143,8 @@ class _Search:
             number = len(self._trials) + 1
             recovery = run.recover(network, self._dataset, number, is_interim=False)
         with run.phase("measure"):
-            comparison = self._examiner.examine(network.to_ir())
+            examiner = self._glance if kind == "plain" else self._examiner
+            comparison = examiner.examine(network.to_ir())
         return _Found(
             selection,
             recovery,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -133,6 +133,16 @@ class Examiner:
         self._before: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._kept: list[Array] = []
         self._room = KEPT_BYTES
+
+    def on_fewer(self, count: int) -> Examiner:
+        """The same on so many of the samples, evenly spaced; itself where there are no more."""
+        held_out = self._dataset.held_out
+        if held_out.size <= count:
+            return self
+        picked = held_out[np.linspace(0, held_out.size - 1, count).round().astype(int)]
+        fewer = Examiner(self._model, replace(self._dataset, held_out=picked), self.metric)
+        fewer.original = self.original
+        return fewer
 
     def examine(self, model: ir.Model) -> Comparison:
         """Measure a model.

@@ -53,3 +53,16 @@ def test_what_there_is_no_room_for_is_computed_again(
         found = narrow.examine(parts.network.to_ir())
         assert np.array_equal(found.after, wanted.after)
         assert np.array_equal(found.before, wanted.before)
+
+
+def test_a_glance_sees_fewer_samples_and_the_same_values(parts: Opened) -> None:
+    whole = new_examiner(parts)
+    count = len(parts.dataset.held_out)
+    assert whole.on_fewer(count) is whole
+    glance = whole.on_fewer(7)
+    assert glance.original is whole.original
+    model = parts.network.to_ir()
+    picked = np.linspace(0, count - 1, 7).round().astype(int)
+    few, all_of_them = glance.examine(model), whole.examine(model)
+    assert np.array_equal(few.before, all_of_them.before[picked])
+    assert np.allclose(few.soft_after, all_of_them.soft_after[picked], rtol=1e-5)
