@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csc_array, vstack
 from scipy.sparse.csgraph import connected_components
 
 PER_KIND = 2
@@ -38,16 +38,13 @@ class Balances:
         count: int,
     ) -> None:
         unique = {class_of[b].tobytes() + bytes(str(b.shape), "ascii"): b for b in balances}
-        tables = []
-        for labels in unique.values():
-            table = np.zeros((labels.shape[0], count), dtype=np.int64)
-            for row, group in enumerate(labels):
-                np.add.at(table[row], class_of[group], 1)
-            excess = table - table[:1]
-            if excess.any():
-                tables.append(excess[1:])
-        self._excess = np.concatenate(tables) if tables else np.zeros((0, count), dtype=np.int64)
-        self.is_bound: NDArray[np.bool_] = np.asarray(self._excess.any(axis=0), dtype=np.bool_)
+        tables = [_excess(class_of[labels], count) for labels in unique.values()]
+        bound = [table for table in tables if table.nnz]
+        # Groups times channels times classes: only few of its entries are not zero.
+        whole = vstack(bound) if bound else csc_array((0, count), dtype=np.int64)
+        self._excess = csc_array(whole)
+        self._excess.sort_indices()  # equal columns are equal bytes
+        self.is_bound: NDArray[np.bool_] = np.diff(self._excess.indptr) > 0
 
     def hold(self, dropped: NDArray[np.bool_]) -> bool:
         """Whether dropping these classes leaves all groups equally wide."""
@@ -58,7 +55,7 @@ class Balances:
         bound = candidates[self.is_bound[candidates]]
         if bound.size == 0:
             return []
-        rows, columns = np.nonzero(self._excess[:, bound])
+        rows, columns = self._excess[:, bound].nonzero()
         size = bound.size + self._excess.shape[0]
         graph = coo_array((np.ones(rows.size), (columns, bound.size + rows)), shape=(size, size))
         _, part = connected_components(graph, directed=False)
@@ -74,9 +71,10 @@ class Balances:
         """
         order = sorted(component.tolist(), key=lambda c: (scores[c], c))
         rank = {c: 1.0 + i / len(order) for i, c in enumerate(order)}
+        kind = {c: self._kind(c) for c in order}
         kinds: dict[bytes, list[int]] = defaultdict(list)
         for class_id in order:
-            kinds[self._excess[:, class_id].tobytes()].append(class_id)
+            kinds[kind[class_id]].append(class_id)
         found: list[list[int]] = []
         while True:
             offered = [c for members in kinds.values() for c in members[:PER_KIND]]
@@ -85,7 +83,14 @@ class Balances:
                 return found
             found.append(sorted(bundle, key=lambda c: (scores[c], c)))
             for class_id in bundle:
-                kinds[self._excess[:, class_id].tobytes()].remove(class_id)
+                kinds[kind[class_id]].remove(class_id)
+
+    def _kind(self, class_id: int) -> bytes:
+        """The same for classes that count alike in every constraint."""
+        begin, end = self._excess.indptr[class_id : class_id + 2]
+        return bytes(
+            self._excess.indices[begin:end].tobytes() + self._excess.data[begin:end].tobytes()
+        )
 
     def _smallest(self, offered: list[int], weights: list[float]) -> list[int]:
         # Slow to import, and few networks need it.
@@ -93,8 +98,8 @@ class Balances:
 
         if not offered:
             return []
-        table = self._excess[:, offered]
-        table = table[table.any(axis=1)]
+        columns = self._excess[:, offered]
+        table = columns.tocsr()[np.unique(columns.indices)].toarray()
         constraints = [LinearConstraint(np.ones((1, len(offered))), lb=1)]
         if table.size:
             constraints.append(LinearConstraint(table, lb=0, ub=0))
@@ -107,3 +112,20 @@ class Balances:
         if not result.success:
             return []
         return [c for c, x in zip(offered, result.x, strict=True) if x > 0.5]
+
+
+def _excess(classes: NDArray[np.int64], count: int) -> csc_array:
+    """[groups − 1, count] how many more of each class every group has than the first.
+
+    Args:
+        classes: [groups, width] class of every label.
+        count: Number of classes.
+    """
+    groups, width = classes.shape
+    others = np.repeat(np.arange(groups - 1), width)
+    rows = np.concatenate([others, others])
+    columns = np.concatenate([classes[1:].ravel(), np.tile(classes[0], groups - 1)])
+    values = np.concatenate([np.ones(others.size), -np.ones(others.size)]).astype(np.int64)
+    table = csc_array(coo_array((values, (rows, columns)), shape=(groups - 1, count)))
+    table.eliminate_zeros()
+    return table
