@@ -6,7 +6,9 @@ made of the model: a Conv and its Relu are one `FusedConv`, and layout changes a
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -58,6 +60,7 @@ def operator_times(
 
     Raises:
         ModelRunError: ONNX Runtime refuses the model.
+        OSError: ENOSPC, the profile was cut short: the disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="onnx-profile-") as folder:
         profile = Path(folder) / "run"
@@ -67,7 +70,11 @@ def operator_times(
         while runs < RUNS[0] or (runs < RUNS[1] and time.perf_counter() - begin < budget_s):
             session.run(feeds)
             runs += 1
-        events = json.loads(session.end_profile().read_bytes())
+        try:
+            events = json.loads(session.end_profile().read_bytes())
+        except (FileNotFoundError, ValueError):
+            # ONNX Runtime does not say that it could not write all of it.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(profile)) from None
     return _times(events)
 
 
