@@ -38,11 +38,10 @@ class Balances:
         count: int,
     ) -> None:
         unique = {class_of[b].tobytes() + bytes(str(b.shape), "ascii"): b for b in balances}
-        tables = [_excess(class_of[labels], count) for labels in unique.values()]
+        tables = [_excess_of(class_of[labels], count) for labels in unique.values()]
         bound = [table for table in tables if table.nnz]
         # Groups times channels times classes: only few of its entries are not zero.
-        whole = vstack(bound) if bound else csc_array((0, count), dtype=np.int64)
-        self._excess = csc_array(whole)
+        self._excess = csc_array(vstack(bound)) if bound else csc_array((0, count), dtype=np.int64)
         self._excess.sort_indices()  # equal columns are equal bytes
         self.is_bound: NDArray[np.bool_] = np.diff(self._excess.indptr) > 0
 
@@ -114,7 +113,7 @@ class Balances:
         return [c for c, x in zip(offered, result.x, strict=True) if x > 0.5]
 
 
-def _excess(classes: NDArray[np.int64], count: int) -> csc_array:
+def _excess_of(classes: NDArray[np.int64], count: int) -> csc_array:
     """[groups − 1, count] how many more of each class every group has than the first.
 
     Args:

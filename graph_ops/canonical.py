@@ -67,7 +67,6 @@ class ScoringCopy:
     shapes: dict[str, Dims]
 
 
-@without_collector
 def static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
     """Per-sample shapes of inputs whose axes are all fixed (but the first)."""
     shapes = {}
@@ -79,6 +78,7 @@ def static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+@without_collector
 def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -> BoundShapes:
     """Shapes of every value when each input has the given per-sample shape.
 

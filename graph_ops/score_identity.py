@@ -14,7 +14,7 @@ from graph_ops.scoring import Scorer
 
 
 def digest_of(mask: NDArray[np.bool_]) -> str:
-    """Of a mask of classes."""
+    """sha256, in hex, of a mask [classes]."""
     return hashlib.sha256(mask.tobytes()).hexdigest()
 
 

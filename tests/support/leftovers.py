@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.server import Server
+import psutil
+
+from tests.support.server import Server, temporary_files
 
 
 def assert_nothing_is_left(server: Server, jobs: int) -> None:
     """That a server with so many jobs, all over, has their results on disk and nothing else."""
+    assert_nothing_is_left_of(jobs, server.data_dir, server.children)
+
+
+def assert_nothing_is_left_of(
+    jobs: int, data_dir: Path, children: Callable[[], list[psutil.Process]]
+) -> None:
+    """The same of any servers that share a folder.
+
+    Args:
+        jobs: How many there were.
+        data_dir: The folder.
+        children: Processes of these servers that do native work.
+    """
     end = time.monotonic() + 20
-    while (server.leftovers() or server.children()) and time.monotonic() < end:
+    while (temporary_files(data_dir) or children()) and time.monotonic() < end:
         time.sleep(0.1)
-    assert server.children() == []
-    assert server.leftovers() == []
-    assert_only_results(server.data_dir, jobs)
-
-
-def assert_only_results(data_dir: Path, jobs: int) -> None:
-    """That the folder of each of so many jobs holds its results and nothing else."""
+    assert children() == []
+    assert temporary_files(data_dir) == []
     folders = list((data_dir / "jobs").iterdir())
     assert len(folders) == jobs
     for folder in folders:

@@ -72,8 +72,8 @@ class Server:
         raise AssertionError(f"no child waits:\n{self.log}")
 
     def leftovers(self) -> list[Path]:
-        """Temporary files; the lock files of the processes that use the folder are none."""
-        return [p for p in (self.data_dir / "tmp").glob("*/*") if p.name != ".owner"]
+        """Temporary files."""
+        return temporary_files(self.data_dir)
 
     def terminate(self) -> int:
         """Ask it to stop, as an operator would; its exit status."""
@@ -105,6 +105,11 @@ class Server:
                 return job
             time.sleep(pause_s)
         raise AssertionError(f"job {job_id} is not {wanted}: {job}\n{self.log}")
+
+
+def temporary_files(data_dir: Path) -> list[Path]:
+    """All but the lock files of the processes that use the folder."""
+    return [path for path in (data_dir / "tmp").glob("*/*") if path.name != ".owner"]
 
 
 @contextmanager

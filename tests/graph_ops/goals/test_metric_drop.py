@@ -83,7 +83,7 @@ def test_the_search_is_bounded_and_the_next_smaller_size_failed(found: PruneResu
     assert share - max(failed) < 0.05
 
 
-def test_measured_layers_leave_time_for_a_fifth_recovery() -> None:
+def test_measured_layers_may_take_a_fifth_recovery() -> None:
     measured = run(recovery="reconstruct", max_samples=1000).report
     assert measured["score"]["rank_by"] == "error_per_mac"
     kinds = [t["kind"] for t in measured["goal"]["trials"]]
