@@ -34,7 +34,7 @@ from graph_ops.graph import (
 )
 from graph_ops.model import infer_shapes, lift_constants
 from graph_ops.runtime import EXTERNAL_BYTES
-from graph_ops.shape_evaluation import refine
+from graph_ops.shape_evaluation import Refined, refine
 
 SCORING_OPSET = 18
 """Lowest opset of a scoring copy; a model that is already newer stays as it is."""
@@ -130,6 +130,7 @@ def scoring_copy(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) 
             if output.shape is None and str(output.name) in refined.dims:
                 output.shape = ir.Shape(refined.dims[str(output.name)])
     _store_numbers(copy.graph, refined.numbers)
+    _reshape_plainly(copy.graph, refined)
     _split_plainly(copy.graph, refined.dims)
     return ScoringCopy(copy, refined.dims)
 
@@ -196,6 +197,30 @@ def _store_numbers(graph: ir.Graph, numbers: Mapping[str, NDArray[Any]]) -> None
             graph.initializers.add(value)
             for use in readers:
                 use.node.replace_input_with(use.idx, value)
+
+
+def _reshape_plainly(graph: ir.Graph, refined: Refined) -> None:
+    """Write Reshape for a Gather that reads a list in its order.
+
+    PyTorch exports `as_strided` that way, which its pooling does to tensors with channels last.
+    """
+    for node in list(graph):
+        output = node.outputs[0]
+        dims = refined.dims.get(str(output.name))
+        if output.name not in refined.in_order or dims is None or dims.count(None) > 1:
+            continue
+        name = f"{node_label(node)}/reshape"
+        shape = np.asarray([-1 if d is None else d for d in dims], dtype=np.int64)
+        sizes = stored_value(f"{name}/shape", shape)
+        graph.initializers.add(sizes)
+        reshape = ir.node("Reshape", [node.inputs[0], sizes], name=name)
+        graph.insert_before(node, reshape)
+        after = reshape.outputs[0]
+        after.shape, after.type = output.shape, output.type
+        after_name = output.name
+        output.replace_all_uses_with(after, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        after.name = after_name
 
 
 def _split_plainly(graph: ir.Graph, dims: dict[str, Dims]) -> None:

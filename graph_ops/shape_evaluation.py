@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from graph_ops.channels import Dims
 from graph_ops.errors import ModelError
-from graph_ops.graph import constant_array, constant_dims, graph_inputs, is_root_constant
+from graph_ops.graph import (
+    constant_array,
+    constant_dims,
+    graph_inputs,
+    int_of,
+    is_root_constant,
+    normalized_axis,
+)
 from graph_ops.model import infer_shapes
 
 Numbers = NDArray[Any]
@@ -65,11 +72,13 @@ class Refined:
         dims: Shape of values by name, None for what depends on an open axis.
         numbers: Computed numbers by name.
         types: Element types by name.
+        in_order: What a Gather takes from a list, all of it, as it stands there.
     """
 
     dims: dict[str, Dims]
     numbers: dict[str, Numbers]
     types: dict[str, int]
+    in_order: frozenset[str] = frozenset()
 
 
 def refine(model: ir.Model, dims: Mapping[str, Dims]) -> Refined:
@@ -92,7 +101,23 @@ def refine(model: ir.Model, dims: Mapping[str, Dims]) -> Refined:
         for name, array in first.numbers.items()
         if (other := second.numbers.get(name)) is not None and np.array_equal(array, other)
     }
-    return Refined(found, numbers, first.types)
+    in_order = _read_in_order(model, first) & _read_in_order(model, second)
+    return Refined(found, numbers, first.types, frozenset(in_order))
+
+
+def _read_in_order(model: ir.Model, found: Evaluation) -> set[str]:
+    """Outputs of Gathers that give a list (of numbers not known) another shape and nothing more."""
+    outputs = set()
+    for node in model.graph:
+        if node.op_type != "Gather" or node.domain not in ("", "ai.onnx"):
+            continue
+        data, indices = (str(v.name) for v in node.inputs if v is not None)
+        order = found.numbers.get(indices)
+        if order is None or found.dims.get(data) != (order.size,):
+            continue
+        if np.array_equal(order.reshape(-1), np.arange(order.size)):
+            outputs.add(str(node.outputs[0].name))
+    return outputs
 
 
 def _is_worth_it(model: ir.Model, dims: Mapping[str, Dims]) -> bool:
@@ -139,6 +164,7 @@ class _Walk:
         self._model = model
         self._found = Evaluation()
         self._types = self._found.types
+        self._parts: dict[str, list[tuple[int, ...]]] = {}
 
     def run(self) -> Evaluation:
         graph = self._model.graph
@@ -169,6 +195,10 @@ class _Walk:
 
     def _visit(self, node: ir.Node) -> None:
         names = [str(o.name) for o in node.outputs if o.name]
+        if node.op_type == "SplitToSequence":
+            self._part(node)
+        elif node.op_type == "SequenceAt":
+            self._take_part(node)
         if any(n not in self._found.dims or n not in self._types for n in names):
             self._infer(node)
         if all(n in self._found.numbers for n in names):
@@ -236,6 +266,31 @@ class _Walk:
                 self._found.dims[name] = tuple(d.dim_value for d in tensor.shape.dim)
         if node.op_type in _KEEPS_SHAPE and str(node.outputs[0].name) not in self._found.dims:
             self._copy_shape(node)
+
+    def _part(self, node: ir.Node) -> None:
+        """Shapes of the parts of a tensor: of a sequence ONNX infers one shape for all."""
+        x, *sizes = (str(v.name) for v in node.inputs if v is not None)
+        dims, lengths = self._found.dims.get(x), self._found.numbers.get("".join(sizes))
+        axis = int_of(node, "axis", 0)
+        if dims is None or lengths is None or not int_of(node, "keepdims", 1):
+            return
+        if not -len(dims) <= axis < len(dims):
+            return
+        axis = normalized_axis(axis, len(dims))
+        if lengths.ndim == 0:
+            step = max(int(lengths), 1)
+            lengths = np.asarray([min(step, dims[axis] - i) for i in range(0, dims[axis], step)])
+        parts = [(*dims[:axis], int(n), *dims[axis + 1 :]) for n in lengths]
+        self._parts[str(node.outputs[0].name)] = parts
+        self._types[str(node.outputs[0].name)] = self._types.get(x, 0)
+
+    def _take_part(self, node: ir.Node) -> None:
+        sequence, position = (str(v.name) for v in node.inputs if v is not None)
+        parts, index = self._parts.get(sequence), self._found.numbers.get(position)
+        if parts is None or index is None or not -len(parts) <= int(index) < len(parts):
+            return
+        self._found.dims[str(node.outputs[0].name)] = parts[int(index)]
+        self._types[str(node.outputs[0].name)] = self._types[sequence]
 
     def _copy_shape(self, node: ir.Node) -> None:
         source, target = (str(v.name) for v in (node.inputs[0], node.outputs[0]) if v is not None)

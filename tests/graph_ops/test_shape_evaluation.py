@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
 
 from graph_ops.canonical import bind_shapes, scoring_copy
+from graph_ops.errors import NothingPrunableError
 from graph_ops.model import load_model
 from graph_ops.network import TaylorPrunableNetwork
 from tests.support.cutting import model_of
@@ -106,3 +110,93 @@ def test_a_part_of_a_split_keeps_a_channel() -> None:
     assert (kept < 8).sum() == 1
     assert (kept >= 8).sum() == 1
     load_model(network.to_model())
+
+
+IN_PARTS = """
+    [conv1] a = Conv <pads = [1,1,1,1]> (x, w1)
+    parts = SplitToSequence %s
+    l = SequenceAt(parts, i0)
+    r = SequenceAt(parts, last)
+    [left] p = Conv(l, wl)
+    [right] q = Conv(r, wr)
+    m = Concat <axis = 1> (p, q)
+    t = Relu(m)
+    [conv2] y = Conv(t, w2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("split", "left", "right"),
+    [
+        ("<axis = 1> (a, sizes)", 4, 12),
+        ("<axis = -3> (a, sizes)", 4, 12),
+        ("<axis = 1> (a, step)", 10, 6),
+        ("<axis = 1> (a, half)", 8, 8),
+    ],
+)
+def test_what_follows_a_part_of_a_sequence_has_its_shape(split: str, left: int, right: int) -> None:
+    weights = (
+        "float[16,3,3,3] w1, float[4,16,1,1] w2, int64[2] sizes = {4, 12}, int64 step = {10}, "
+        f"int64 half = {{8}}, int64 i0 = {{0}}, int64 last = {{-1}}, float[8,{left},1,1] wl, "
+        f"float[8,{right},1,1] wr"
+    )
+    model = model_of(IN_PARTS % split, weights)
+    shapes = bind_shapes(load_model(model).clone(), {"x": (3, 6, 6)})
+    assert (shapes["l"], shapes["r"]) == ((None, left, 6, 6), (None, right, 6, 6))
+    assert shapes["t"] == (None, 16, 6, 6)
+
+
+@pytest.mark.parametrize("split", ["(a)", "(a, sizes)", "(a, one)"])
+def test_parts_that_are_not_known_have_no_channels(split: str) -> None:
+    weights = (
+        "float[16,3,3,3] w1, float[4,16,1,1] w2, int64[2] sizes = {4, 12}, int64 one = {1}, "
+        "int64 i0 = {0}, int64 last = {9}, float[8,4,1,1] wl, float[8,12,1,1] wr"
+    )
+    proto = onnx.load_model_from_string(model_of(IN_PARTS % split, weights))
+    shapes = bind_shapes(ir.from_proto(proto), {"x": (3, 6, 6)})
+    assert shapes.get("r", (None, None))[1] in (None, 16)
+
+
+AS_STRIDED = """
+    [conv1] a = Conv <pads = [1,1,1,1]> (x, w1)
+    r = Relu(a)
+    [conv2] b = Conv(r, w2)
+    m = GlobalAveragePool(b)
+    l = Reshape(m, rest)
+    h = Shape(x)
+    n = Gather(h, i0)
+    i = Range(i0, n, i1)
+    k = Mul(i, eight)
+    u = Unsqueeze(k, axes)
+    o = Add(u, offsets)
+    g = Gather(l, o)
+    y = Reshape(g, rows)
+"""
+
+
+@pytest.mark.parametrize(("offsets", "is_in_order"), [("0, 1, 2, 3", True), ("1, 0, 2, 3", False)])
+def test_a_list_that_is_gathered_in_its_order_is_reshaped(offsets: str, is_in_order: bool) -> None:
+    """PyTorch's `as_strided`: its indices count up with the batch, and have no gradient."""
+    weights = (
+        "float[8,3,3,3] w1, float[4,8,1,1] w2, int64[1] rest = {-1}, int64[2] rows = {-1, 4}, "
+        "int64 i0 = {0}, int64 i1 = {1}, int64 eight = {4}, int64[3] axes = {1, 2, 3}, "
+        f"int64[1,4,1,1] offsets = {{{offsets}}}"
+    )
+    model = model_of(AS_STRIDED, weights)
+    copy = scoring_copy(load_model(model).clone(), {"x": (3, 6, 6)})
+    written = {str(n.outputs[0].name): n.op_type for n in copy.model.graph}
+    assert written["g"] == ("Reshape" if is_in_order else "Gather")
+    if not is_in_order:
+        with pytest.raises(NothingPrunableError):
+            TaylorPrunableNetwork(model, sample_shapes={"x": (3, 6, 6)}, targets=None)
+        return
+    images = np.random.default_rng(0).standard_normal((5, 3, 6, 6)).astype(np.float32)
+    network = TaylorPrunableNetwork(model, sample_shapes={"x": (3, 6, 6)}, targets=None)
+    plain = AS_STRIDED.replace("g = Gather(l, o)", "g = Reshape(m, rows)")
+    expected = TaylorPrunableNetwork(
+        model_of(plain, weights), sample_shapes={"x": (3, 6, 6)}, targets=None
+    )
+    for scored in (network, expected):
+        scored.update_score({"x": images})
+    assert np.nanmax(network.scores()) > 0
+    np.testing.assert_allclose(network.scores(), expected.scores(), rtol=1e-5)
