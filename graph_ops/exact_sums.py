@@ -30,7 +30,8 @@ class ExactSums:
     """Sums of non-negative numbers.
 
     Attributes:
-        limbs: [K, 14] digits in base 2³², lowest first, int64, each below 2³².
+        limbs: [K, 14] digits in base 2³², lowest first, int64, each below 2³². A column is worked
+            on at a time, so columns should be contiguous (`order="F"`).
         is_lost: [K] whether a term was not finite, or 2²⁵⁶ or more.
     """
 
@@ -40,7 +41,9 @@ class ExactSums:
     @classmethod
     def zeros(cls, count: int) -> ExactSums:
         """`count` empty sums."""
-        return cls(np.zeros((count, LIMBS), dtype=np.int64), np.zeros(count, dtype=np.bool_))
+        return cls(
+            np.zeros((count, LIMBS), dtype=np.int64, order="F"), np.zeros(count, dtype=np.bool_)
+        )
 
     def add(self, terms: NDArray[np.float64]) -> None:
         """Add non-negative terms [N, K] to the K sums."""

@@ -128,7 +128,7 @@ class ScoreState:
         text = json.dumps(header, sort_keys=True).encode()
         arrays: dict[str, NDArray[Any]] = {"scores": np.frombuffer(text, dtype=np.uint8)}
         for name, total in sums.items():
-            arrays[f"scores_{name}"] = total.limbs
+            arrays[f"scores_{name}"] = np.ascontiguousarray(total.limbs)
             arrays[f"scores_{name}_lost"] = total.is_lost
         return arrays
 
@@ -142,7 +142,7 @@ class ScoreState:
         header = json.loads(bytes(file["scores"]).decode())
         sums = [
             ExactSums(
-                np.asarray(file[f"scores_{name}"], dtype=np.int64),
+                np.asarray(file[f"scores_{name}"], dtype=np.int64, order="F"),
                 np.asarray(file[f"scores_{name}_lost"], dtype=np.bool_),
             )
             for name in ("abs", "squares", "losses")

@@ -22,14 +22,15 @@ from graph_ops.channels import Dims
 from graph_ops.graph import constant_array
 from graph_ops.runtime import Array
 
-LEAST_BYTES = 4 << 20
-"""Activations of a piece: with fewer, starting the operators would take longer than they do."""
+OPERATOR_BYTES = 3 << 17
+"""What an operator makes of a piece, in the mean: with less, starting operators takes too long
+beside what they do."""
 
 _Result = TypeVar("_Result")
 
 
 def samples_at_once(model: ir.Model, shapes: Mapping[str, Dims]) -> int:
-    """Most samples of a piece.
+    """Most samples of a piece: as many as keep operators busy, in a power of two like most batches.
 
     A matrix product reads its whole matrix for every piece, so a piece has activations of at least
     as many bytes as the matrices have.
@@ -38,14 +39,13 @@ def samples_at_once(model: ir.Model, shapes: Mapping[str, Dims]) -> int:
         model: The forward graph.
         shapes: Shape of every value by name, None for the batch axis.
     """
-    sample = sum(
-        _sample_bytes(value, shapes.get(str(value.name)))
-        for node in model.graph
-        for value in node.outputs
-    )
+    outputs = [value for node in model.graph for value in node.outputs]
+    sizes = [_sample_bytes(value, shapes.get(str(value.name))) for value in outputs]
+    sample, operators = max(sum(sizes), 1), sum(size > 0 for size in sizes) or 1
+    busy = -(-OPERATOR_BYTES * operators // sample)
     factors = [v for n in model.graph if n.op_type in ("Gemm", "MatMul") for v in n.inputs]
     matrices = [array.nbytes for v in factors if (array := constant_array(v)) is not None]
-    return max(LEAST_BYTES, sum(matrices)) // max(sample, 1) or 1
+    return max(1 << (busy.bit_length() - 1), sum(matrices) // sample)
 
 
 def _sample_bytes(value: ir.Value, dims: Dims | None) -> int:

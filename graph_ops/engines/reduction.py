@@ -19,14 +19,14 @@ sums once the gradients are there, and `ReductionPlan.contributions` reads them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Dims
 from graph_ops.engines.base import ScoringGraph, Tap
-from graph_ops.engines.sums import SummedTensor
+from graph_ops.engines.sums import SummedTensor, joined
 from graph_ops.folding import fold_batch_normalization
 from graph_ops.runtime import Array
 
@@ -45,20 +45,20 @@ HOMOGENEOUS = frozenset(
 
 
 @dataclass(frozen=True)
-class _Column:
-    """Where a tap's numbers lie among those read back.
+class Column:
+    """What is summed for a tap.
 
     Attributes:
-        product_positions: Positions of the tensor the product is taken on (GlobalAveragePool
-            divides by their number).
-        positions: Positions of the convolution's output.
+        products: Tensors z whose Σ z·g is wanted; g is the gradient that they name. Several where
+            the tensor lies in parts.
+        gradients: Tensors y whose Σ g_y is wanted as well, where there is an offset.
         offset: [C] offset of a folded BatchNormalization, or None.
     """
 
     tap: Tap
-    product_positions: int
-    positions: int
-    offset: Array | None
+    products: tuple[SummedTensor, ...]
+    gradients: tuple[SummedTensor, ...] = ()
+    offset: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,23 @@ class ReductionPlan:
         model: The scoring graph with BatchNormalization folded; may be changed.
         shapes: Shape of every value by name.
         loss: Name of the [N] loss.
-        products: Tensors z whose Σ z·g is wanted, one per tap; g is the gradient that they name.
-        gradients: Tensors y whose Σ g_y is wanted as well.
+        columns: One per tap, in their order.
     """
 
     model: ir.Model
     shapes: dict[str, Dims]
     loss: str
-    products: tuple[SummedTensor, ...]
-    gradients: tuple[SummedTensor, ...]
-    columns: tuple[_Column, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def products(self) -> tuple[SummedTensor, ...]:
+        """Products that are summed, tap by tap."""
+        return tuple(t for column in self.columns for t in column.products)
+
+    @property
+    def gradients(self) -> tuple[SummedTensor, ...]:
+        """Gradients that are summed, tap by tap."""
+        return tuple(t for column in self.columns for t in column.gradients)
 
     @property
     def wanted(self) -> list[str]:
@@ -89,22 +96,25 @@ class ReductionPlan:
         """Per tap [N, C] from the two arrays that the graph gives back.
 
         Args:
-            products: [N, ΣC] means over positions of z·g, those of the last tap first.
+            products: [N, ΣC] means over positions of z·g, where `joined` says.
             sums: [N, ΣC] means over positions of g_y, of the taps with an offset, likewise.
         """
+        lie, moved_lie = joined(self.products), joined(self.gradients)
         result: list[Array] = []
-        first = second = 0
-        for column in reversed(self.columns):
-            count = column.tap.filters
-            part = products[:, first : first + count].astype(np.float64)
-            part *= column.product_positions
-            first += count
+        for column in self.columns:
+            part = _total(products, column.products, lie)
             if column.offset is not None:
                 assert sums is not None
-                part -= column.offset * column.positions * sums[:, second : second + count]
-                second += count
+                part -= column.offset * _total(sums, column.gradients, moved_lie)
             result.append(part)
-        return result[::-1]
+        return result
+
+
+def _total(means: Array, parts: tuple[SummedTensor, ...], lie: dict[SummedTensor, slice]) -> Array:
+    """[N, C] sums over all positions of a tensor's parts, from means over those of each."""
+    return np.asarray(
+        sum(means[:, lie[part]].astype(np.float64) * part.positions for part in parts)
+    )
 
 
 def plan_reduction(graph: ScoringGraph) -> ReductionPlan:
@@ -112,19 +122,16 @@ def plan_reduction(graph: ScoringGraph) -> ReductionPlan:
     model, shapes = graph.model.clone(), dict(graph.shapes)
     folded = fold_batch_normalization(model)
     values = values_by_name(model)
-    products, gradients, columns = [], [], []
+    columns = []
     for tap in graph.taps:
         y = values[folded[tap.name].name if tap.name in folded else tap.name]
         z = _follow_channel(y)
-        offset = None
+        column = Column(tap, (_summed(_clipped(z), shapes, gradient_of=z),))
         if graph.gate == "convolution" and tap.name in folded:
-            offset = folded[tap.name].offset
-            gradients.append(_summed(y, shapes, gradient_of=y))
-        products.append(_summed(_clipped(z), shapes, gradient_of=z))
-        columns.append(_Column(tap, _positions(z, shapes), _positions(y, shapes), offset))
-    return ReductionPlan(
-        model, shapes, graph.loss, tuple(products), tuple(gradients), tuple(columns)
-    )
+            sums = (_summed(y, shapes, gradient_of=y),)
+            column = replace(column, gradients=sums, offset=folded[tap.name].offset)
+        columns.append(column)
+    return ReductionPlan(model, shapes, graph.loss, tuple(columns))
 
 
 def values_by_name(model: ir.Model) -> dict[str, ir.Value]:
@@ -155,9 +162,5 @@ def _clipped(value: ir.Value) -> ir.Value:
 
 def _summed(value: ir.Value, shapes: dict[str, Dims], gradient_of: ir.Value) -> SummedTensor:
     dims = shapes[str(value.name)]
-    channels, positions = int(dims[1] or 0), _positions(value, shapes)
+    channels, positions = int(dims[1] or 0), math.prod(int(d or 0) for d in dims[2:])
     return SummedTensor(str(value.name), len(dims), channels, positions, str(gradient_of.name))
-
-
-def _positions(value: ir.Value, shapes: dict[str, Dims]) -> int:
-    return math.prod(int(d or 0) for d in shapes[str(value.name)][2:])

@@ -17,6 +17,7 @@ from graph_ops.engines.backward import (
 from graph_ops.engines.base import EngineInfo, ScoringGraph
 from graph_ops.engines.batch_size import fixes_batch_size, with_batch_size
 from graph_ops.engines.gates import spread_gates
+from graph_ops.engines.phases import in_phases
 from graph_ops.engines.pieces import cut, join, piece_length, samples_at_once, side_by_side
 from graph_ops.engines.reduction import ReductionPlan, plan_reduction, values_by_name
 from graph_ops.engines.sums import GRADIENT_SUMS, PRODUCT_SUMS, append_sums, set_outputs
@@ -72,15 +73,17 @@ class StandardEngine:
         """Append backward and reduction: the plan's model is what has to be run."""
         plan = plan_reduction(graph)
         spread_gates(plan.model, plan.shapes)
+        plan = in_phases(plan)
         fused = fuse_swish(plan.model)
         values = values_by_name(plan.model)
         loss = values[plan.loss]
         wanted = [values[name] for name in plan.wanted]
         tape, found = append_backward(plan.model, plan.shapes, loss, wanted)
         gradients = {str(value.name): gradient for value, gradient in found.items()}
-        for tap, product in zip(graph.taps, plan.products, strict=True):
-            if product.gradient not in gradients:
-                raise GradientError(f"No gradient reaches {tap.name!r}.", tensor=tap.name)
+        for column in plan.columns:
+            if any(t.gradient not in gradients for t in column.products):
+                name = column.tap.name
+                raise GradientError(f"No gradient reaches {name!r}.", tensor=name)
         sums = append_sums(tape, plan.products, plan.gradients, values.__getitem__, gradients)
         set_outputs(plan.model, [loss, *sums])
         expand_swish(plan.model, fused)

@@ -5,8 +5,7 @@ This module runs in the training runtime's environment too: it needs onnx_ir and
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -48,8 +47,7 @@ def append_sums(
 ) -> list[ir.Value]:
     """Write means over positions, joined to `PRODUCT_SUMS` and `GRADIENT_SUMS`, both [N, ΣC].
 
-    The last of each come first: that is how backward finds them, and the runtime takes them in
-    their order, so that no gradient waits for its sum.
+    Where each lies there, `joined` says.
 
     Args:
         tape: Where nodes are written.
@@ -61,17 +59,40 @@ def append_sums(
     Returns:
         The one or two joined outputs.
     """
-    parts = [
-        (_pooled(tape, tape.op("Mul", *_factors(tape, z, value_of, gradient_of)), z), z.channels)
-        for z in reversed(products)
-    ]
-    outputs = [_joined(tape, parts, PRODUCT_SUMS)]
+    parts = {
+        z: _pooled(tape, tape.op("Mul", *_factors(tape, z, value_of, gradient_of)), z)
+        for z in joined(products)
+    }
+    outputs = [_join(tape, parts, PRODUCT_SUMS)]
     if gradients:
-        sums = [
-            (_pooled(tape, gradient_of[y.gradient], y), y.channels) for y in reversed(gradients)
-        ]
-        outputs.append(_joined(tape, sums, GRADIENT_SUMS))
+        sums = {y: _pooled(tape, gradient_of[y.gradient], y) for y in joined(gradients)}
+        outputs.append(_join(tape, sums, GRADIENT_SUMS))
     return outputs
+
+
+def joined(tensors: Sequence[SummedTensor]) -> dict[SummedTensor, slice]:
+    """Where each one's means lie among those joined: maps that fill blocks, then the others.
+
+    Of both the last come first, which is how backward finds them.
+    """
+    found: dict[SummedTensor, slice] = {}
+    first = 0
+    blocks, others = _apart(tensors)
+    for tensor in (*blocks, *others):
+        found[tensor] = slice(first, first + tensor.channels)
+        first += tensor.channels
+    return found
+
+
+def _apart(
+    tensors: Iterable[SummedTensor],
+) -> tuple[list[SummedTensor], list[SummedTensor]]:
+    """Maps that fill blocks, and the others, which may not be in the blocked layout; reversed."""
+    apart: tuple[list[SummedTensor], list[SummedTensor]] = ([], [])
+    for tensor in tensors:
+        fills = tensor.channels % BLOCK == 0 and tensor.positions > 1
+        apart[not fills].insert(0, tensor)
+    return apart
 
 
 def _factors(
@@ -97,19 +118,24 @@ def _pooled(tape: BackwardTape, product: ir.Value, like: SummedTensor) -> ir.Val
     return tape.op("Reshape", pooled, tape.ints([-1, like.channels, 1, 1]))
 
 
-def _joined(tape: BackwardTape, parts: Sequence[tuple[ir.Value, int]], name: str) -> ir.Value:
+def _join(tape: BackwardTape, parts: dict[SummedTensor, ir.Value], name: str) -> ir.Value:
     """[N, ΣC] of parts [N, C, 1, 1]: one output is cheaper to read back than one per convolution.
 
-    Neighbours that fill blocks are joined first, which costs one way out of the blocked layout
-    instead of one each.
+    What fills blocks is joined in the blocked layout. ONNX Runtime runs first what leads to the
+    input of a node whose producer was added last, so those are flattened last: one after the other,
+    from the last layer on, each as soon as backward has its gradient. The few others wait until the
+    end. In another order gradients and activations would be kept for their sums, and read again
+    when no cache has them any more.
     """
-    runs = []
-    for is_whole, run in itertools.groupby(parts, key=lambda part: part[1] % BLOCK == 0):
-        values = [value for value, _ in run]
-        runs += [_concatenated(tape, values)] if is_whole else values
-    flat = tape.op("Flatten", _concatenated(tape, runs), axis=1)
-    flat.name = name
-    return flat
+    blocks, others = _apart(reversed(parts))
+    flat = [
+        tape.op("Flatten", _concatenated(tape, [parts[t] for t in tensors]), axis=1)
+        for tensors in (others, blocks)
+        if tensors
+    ]
+    result = _concatenated(tape, flat[::-1])
+    result.name = name
+    return result
 
 
 def _concatenated(tape: BackwardTape, values: Sequence[ir.Value]) -> ir.Value:

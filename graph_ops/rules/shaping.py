@@ -116,6 +116,8 @@ def _complete(node: ir.Node, channels: Channels, dims: Dims, out_dims: Dims) -> 
     return tuple(missing if axis == unknown[1] else d for axis, d in enumerate(out_dims))
 
 
+CHANNELS_LAST = [0, 2, 3, 1]
+"""How a Transpose puts the channels of images (N, C, H, W) last."""
 _BATCH = -1
 """Stands for a part of the batch where axes are numbered."""
 
@@ -275,10 +277,12 @@ def couple_transpose(node: ir.Node, channels: Channels) -> None:
 
 @unary("Transpose")
 def transpose_gradient(u: Unary) -> ir.Value:
-    """The inverse permutation."""
+    """The inverse permutation; to where channels stand second, into the blocked layout."""
     rank = len(u.tape.dims(u.x))
     perm = int_list_of(u.node, "perm", range(rank - 1, -1, -1))
-    return u.tape.op("Transpose", u.g, perm=[perm.index(axis) for axis in range(rank)])
+    back = u.tape.op("Transpose", u.g, perm=[perm.index(axis) for axis in range(rank)])
+    is_image = perm == CHANNELS_LAST and u.tape.may_be_blocked(u.x)
+    return u.tape.blocked(back, rank) if is_image else back
 
 
 @coupling("Expand")

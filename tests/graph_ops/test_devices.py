@@ -197,7 +197,7 @@ def test_scores_are_the_same_when_memory_runs_out(monkeypatch: pytest.MonkeyPatc
         return run(self, feeds, outputs)
 
     monkeypatch.setattr(runtime.Session, "run", run_in_little_memory)
-    monkeypatch.setattr(pieces, "LEAST_BYTES", 1 << 40)  # a batch is one piece
+    monkeypatch.setattr(pieces, "OPERATOR_BYTES", 1 << 40)  # a batch is one piece
     cramped.update_score(digits.batch(count=32))
     np.testing.assert_allclose(cramped.state.sum_abs, whole.state.sum_abs, rtol=1e-5)
     facts = cramped.scorer.engine_facts

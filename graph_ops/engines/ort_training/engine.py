@@ -80,7 +80,7 @@ class OrtTrainingEngine:
         """
         names = [t.name for t in graph.taps]
         model = graph.model.clone()
-        plan = ReductionPlan(model, dict(graph.shapes), graph.loss, (), (), ())
+        plan = ReductionPlan(model, dict(graph.shapes), graph.loss, ())
         trainable = _trainable(model, plan, names)
         request: dict[str, object] = {
             "loss": graph.loss,

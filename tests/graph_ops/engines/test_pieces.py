@@ -62,19 +62,19 @@ def test_pieces_are_even_and_lose_nothing(rows: int, at_once: int) -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
-@pytest.mark.parametrize("least_bytes", [1, 10_000])
+@pytest.mark.parametrize("operator_bytes", [1, 2_000])
 def test_scores_are_those_of_the_whole_batch(
-    monkeypatch: pytest.MonkeyPatch, threads: str, least_bytes: int
+    monkeypatch: pytest.MonkeyPatch, threads: str, operator_bytes: int
 ) -> None:
-    whole = scores(network(), 7)  # some 5 KB of activations a sample
-    monkeypatch.setattr(pieces, "LEAST_BYTES", least_bytes)
+    whole = scores(network(), 7)  # some 1 KB of an operator's activations a sample
+    monkeypatch.setattr(pieces, "OPERATOR_BYTES", operator_bytes)
     monkeypatch.setenv(THREADS_VARIABLE, threads)
     np.testing.assert_allclose(scores(network(), 7), whole, rtol=1e-5)
 
 
 def test_a_network_of_a_fixed_batch_size_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = scores(network(), 4)
-    monkeypatch.setattr(pieces, "LEAST_BYTES", 1)
+    monkeypatch.setattr(pieces, "OPERATOR_BYTES", 1)
     np.testing.assert_allclose(scores(network("4"), 4), whole, rtol=1e-5)
 
 
@@ -90,14 +90,14 @@ def matrix(side: int, shapes: dict[str, tuple[int | None, ...]]) -> int:
 
 
 def test_large_samples_come_one_by_one_and_small_ones_together() -> None:
-    assert matrix(1, {"y": (None, pieces.LEAST_BYTES)}) == 1
-    assert matrix(1, {"y": (None, pieces.LEAST_BYTES // 40)}) == 10
+    assert matrix(1, {"y": (None, pieces.OPERATOR_BYTES)}) == 1
+    assert matrix(1, {"y": (None, pieces.OPERATOR_BYTES // 4 - 1)}) == 2
+    assert matrix(1, {"y": (None, pieces.OPERATOR_BYTES // 40)}) == 8
 
 
 def test_a_large_matrix_is_read_for_many_samples_at_once() -> None:
     side = 1 << 11
-    assert side * side * 4 == 4 * pieces.LEAST_BYTES
-    assert matrix(side, {"y": (None, pieces.LEAST_BYTES // 40)}) == 40
+    assert matrix(side, {"y": (None, side * side // 40)}) == 40
 
 
 def test_the_error_of_a_piece_is_raised_when_nothing_runs_any_more() -> None:
