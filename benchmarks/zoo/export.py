@@ -187,8 +187,11 @@ def attempt(
             facts = {"batch": export(x), "side": x.shape[-1]}
             break
         except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            facts = {"error": f"{type(error).__name__}: {lines[0]}"[:300], "side": x.shape[-1]}
+            cause = error  # the newer exporter says what step failed; what went wrong is its cause
+            while isinstance(cause.__cause__, Exception):
+                cause = cause.__cause__
+            lines = str(cause).strip().splitlines() or [""]
+            facts = {"error": f"{type(cause).__name__}: {lines[0]}"[:300], "side": x.shape[-1]}
     return facts | {"seconds": round(time.perf_counter() - start, 1)}
 
 

@@ -48,8 +48,12 @@ def summary(cases: Sequence[tuple[str, dict[str, Any]]]) -> str:
     found = [facts for _, facts in cases]
     outcomes = Counter(str(f["outcome"]) for f in found)
     gaps = [f["engine_gap"] for f in found if "engine_gap" in f]
-    networks = len({network_id for network_id, _ in cases})
-    lines = [f"Measured so far: {networks} of the list's {len(NETWORKS)} networks."]
+    networks = Counter(network_id for network_id, _ in cases)
+    complete = sum(count == len(VARIANTS) for count in networks.values())
+    lines = [
+        f"Measured so far: {len(networks)} of the list's {len(NETWORKS)} networks, "
+        f"{complete} of them in all {len(VARIANTS)} variants."
+    ]
     lines += [f"{len(found)} cases: {', '.join(f'{n} {o}' for o, n in outcomes.most_common())}."]
     proofs = [f["proof"] for f in found if f["outcome"] == "pruned"]
     if proofs:
