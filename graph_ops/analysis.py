@@ -25,8 +25,8 @@ def analyse(model: ir.Model, shapes: Mapping[str, Dims] | BoundShapes) -> Channe
         shapes: Shape of every value by name, None for symbolic dimensions; with the computed
             numbers that are known, where they were looked for.
     """
-    numbers = shapes.numbers if isinstance(shapes, BoundShapes) else None
-    channels = Channels(model, shapes, numbers)
+    bound = shapes if isinstance(shapes, BoundShapes) else BoundShapes(shapes, {})
+    channels = Channels(model, shapes, bound.numbers, bound.in_order)
     for node in model.graph:
         rule = COUPLINGS.find(node.domain, node.op_type, channels.opset)
         if rule is None:

@@ -47,11 +47,18 @@ class BoundShapes(dict[str, Dims]):
     Attributes:
         numbers: Computed tensors (shape arithmetic) that depend on nothing but the model and the
             shape of a sample, by name.
+        in_order: What a Gather takes from a list, all of it, as it stands there.
     """
 
-    def __init__(self, dims: Mapping[str, Dims], numbers: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        dims: Mapping[str, Dims],
+        numbers: Mapping[str, NDArray[Any]],
+        in_order: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(dims)
         self.numbers = dict(numbers)
+        self.in_order = in_order
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def bind_shapes(model: ir.Model, sample_shapes: Mapping[str, tuple[int, ...]]) -
     _set_input_shapes(bound, sample_shapes)
     infer_shapes(bound)
     refined = refine(bound, collect_shapes(bound))
-    return BoundShapes(refined.dims, refined.numbers)
+    return BoundShapes(refined.dims, refined.numbers, refined.in_order)
 
 
 def collect_shapes(model: ir.Model) -> dict[str, Dims]:

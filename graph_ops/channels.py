@@ -95,6 +95,7 @@ class Channels:
         model: The model; it is not changed.
         shapes: Static shape of every value by name (None for a symbolic dimension).
         numbers: Computed tensors that depend on nothing but the model, by name.
+        in_order: What a Gather takes from a list, all of it, as it stands there.
     """
 
     def __init__(
@@ -102,9 +103,11 @@ class Channels:
         model: ir.Model,
         shapes: Mapping[str, Dims],
         numbers: Mapping[str, NDArray[Any]] | None = None,
+        in_order: frozenset[str] = frozenset(),
     ) -> None:
         self.model = model
         self.shapes = shapes
+        self.in_order = in_order
         self.arithmetic = ShapeArithmetic({n: len(d) for n, d in shapes.items()}, numbers or {})
         self._spelled: dict[tuple[ir.Node, int, int], list[Labels | None]] = {}
         self.opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))

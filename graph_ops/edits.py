@@ -137,6 +137,33 @@ class StoreNumbers:
 
 
 @dataclass(frozen=True)
+class PassOn:
+    """A Gather that gives a list of all numbers of a tensor the tensor's own shape again.
+
+    Its indices count by the channels there were.
+
+    Attributes:
+        node: The Gather node; it reads a Reshape of the tensor.
+        labels: The tensor's channels.
+    """
+
+    node: ir.Node
+    labels: Labels
+
+    def apply(self, node: ir.Node, keep: Keep) -> None:
+        """Hand the tensor on as it is."""
+        if keep(self.labels).all():
+            return
+        reshape = node.inputs[0]
+        producer = None if reshape is None else reshape.producer()
+        assert producer is not None
+        node.op_type = "Identity"
+        node.attributes.clear()
+        node.replace_input_with(0, producer.inputs[0])
+        node.resize_inputs(1)
+
+
+@dataclass(frozen=True)
 class SpellAxes:
     """The axes of a Squeeze that takes every axis of length 1, which one of channels may become.
 

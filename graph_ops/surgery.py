@@ -62,7 +62,17 @@ def cut(classes: ChannelClasses, dropped: NDArray[np.bool_]) -> ir.Model:
         _follow_shape(copy, kept)
     for edit in classes.channels.edits:
         edit.apply(counterpart[edit.node], keep)
+    _remove_unread(model.graph, counterpart)
     return model
+
+
+def _remove_unread(graph: ir.Graph, counterpart: dict[ir.Node, ir.Node]) -> None:
+    """Remove nodes whose results were read before the edits, and are no more."""
+    for node, copy in reversed(counterpart.items()):
+        was_read = any(output.uses() for output in node.outputs)
+        is_read = any(output.uses() or output.is_graph_output() for output in copy.outputs)
+        if was_read and not is_read:
+            graph.remove(copy, safe=True)
 
 
 def _values_by_name(model: ir.Model) -> dict[str, ir.Value]:

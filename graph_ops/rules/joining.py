@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graph_ops.channels import Channels, Labels
-from graph_ops.edits import RenumberIndices, SpellCount, SpellRange, SpellSplit
+from graph_ops.edits import PassOn, RenumberIndices, SpellCount, SpellRange, SpellSplit
 from graph_ops.engines.tape import BackwardTape
 from graph_ops.graph import (
     constant_array,
@@ -23,6 +23,7 @@ from graph_ops.graph import (
     string_of,
 )
 from graph_ops.rules.axis_maps import dims_for_reshape, static_length, unpick
+from graph_ops.rules.lists import tensor_read_in_order
 from graph_ops.rules.registry import coupling, gradient
 from graph_ops.rules.windows import crop_or_pad
 
@@ -185,6 +186,13 @@ def couple_gather(node: ir.Node, channels: Channels) -> None:
     x, indices = node.inputs[0], node.inputs[1]
     assert x is not None
     assert indices is not None
+    restored = tensor_read_in_order(node, channels)
+    if restored is not None:
+        counted = [a for a in channels.axes(restored) if a is not None]
+        if counted:
+            channels.edit(PassOn(node, np.concatenate(counted)))
+        channels.set_axes(node.outputs[0], channels.axes(restored))
+        return
     axes = channels.axes(x)
     axis = normalized_axis(int_of(node, "axis", 0), len(axes)) if axes else 0
     labels = channels.axis(x, axis)

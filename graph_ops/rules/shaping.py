@@ -23,6 +23,7 @@ from graph_ops.graph import (
     node_label,
     normalized_axis,
 )
+from graph_ops.rules.lists import is_read_in_order
 from graph_ops.rules.mixing import mixed_axes
 from graph_ops.rules.registry import coupling
 from graph_ops.rules.unary import Unary, unary
@@ -38,6 +39,8 @@ def couple_flatten(node: ir.Node, channels: Channels) -> None:
 @coupling("Reshape", since=5)
 def couple_reshape(node: ir.Node, channels: Channels) -> None:
     """The stored shape spells channel counts, which follow the channels."""
+    if is_read_in_order(node, channels):
+        return
     out = _reshape(node, channels)
     numbers = constant_ints(node.inputs[1])
     if numbers is None:

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from tests.graph_ops.rules.coupling_rows import CONV1, W1, between, two, unary, whole
 
+AS_STRIDED = """
+    p = GlobalAveragePool(a)
+    l = Reshape(p, all)
+    h = Shape(x)
+    n = Gather(h, zero)
+    i = Range(zero, n, one)
+    c = Mul(i, eight)
+    u = Unsqueeze(c, axes)
+    o = Add(u, offsets)
+"""
+COUNTED = (
+    "int64[1] all = {-1}, int64 zero = {0}, int64 one = {1}, int64 eight = {8}, "
+    "int64[3] axes = {1, 2, 3}"
+)
+
 UNARY_SPECS = [
     *(
         unary(name)
@@ -142,6 +157,23 @@ JOINING_SPECS = [
             "int64[2] p = {1, 2}, int64[1] ax = {1}", channels=11, opset=18),
     between("Pad of channels by reflection", 'm = Pad <mode = "reflect"> (a, p)',
             "int64[8] p = {0,1,0,0,0,0,0,0}", channels=9, classes=0, reason="other than with"),
+    between("Gather of a list in its order: as_strided", AS_STRIDED + "m = Gather(l, o)",
+            f"{COUNTED}, int64[1,8,1,1] offsets = {{0,1,2,3,4,5,6,7}}"),
+    between("Gather of a list in its order, twice", AS_STRIDED + "j = Gather(l, o)\n"
+            "k = Gather(l, o)\nm = Concat <axis = 1> (j, k)",
+            f"{COUNTED}, int64[1,8,1,1] offsets = {{0,1,2,3,4,5,6,7}}", channels=16),
+    between("Gather of a list in another order", AS_STRIDED + "m = Gather(l, o)",
+            f"{COUNTED}, int64[1,8,1,1] offsets = {{1,0,2,3,4,5,6,7}}", classes=0,
+            reason="regroups it in a way that cannot be followed"),
+    between("Gather of a list that something else reads",
+            AS_STRIDED + "g = Gather(l, o)\nt = ReduceMax(l)\nm = Add(g, t)",
+            f"{COUNTED}, int64[1,8,1,1] offsets = {{0,1,2,3,4,5,6,7}}", classes=0,
+            reason="regroups it in a way that cannot be followed"),
+    between("Gather of a list to another shape",
+            AS_STRIDED + "g = Gather(l, o)\nm = Reshape(g, back)",
+            f"{COUNTED}, int64[1,2,4,1] offsets = {{0,1,2,3,4,5,6,7}}, "
+            "int64[4] back = {-1, 8, 1, 1}", classes=0,
+            reason="regroups it in a way that cannot be followed"),
     between("SplitToSequence in halves",
             "q = SplitToSequence <axis = 1> (a, s)\np = SequenceAt(q, zero)\n"
             "r = SequenceAt(q, one)\nm = Concat <axis = 1> (r, p)",
