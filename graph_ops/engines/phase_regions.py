@@ -54,8 +54,7 @@ class Region:
     """A depthwise convolution and what is computed for it alone.
 
     Attributes:
-        x: The narrow tensor that is widened, (N, c, 2·h, 2·w).
-        widening: The convolution of single elements that does.
+        widening: The convolution of single elements where it begins.
         between: What lies between, in order.
         wide: What the depthwise convolution reads, (N, C, 2·h, 2·w).
         depthwise: The convolution.
@@ -63,13 +62,19 @@ class Region:
         windows: Its geometry.
     """
 
-    x: ir.Value
     widening: ir.Node
     between: tuple[ir.Node, ...]
     wide: ir.Value
     depthwise: ir.Node
     weight: NDArray[np.float32]
     windows: Windows
+
+    @property
+    def x(self) -> ir.Value:
+        """The narrow tensor that is widened, (N, c, 2·h, 2·w), as the graph has it now."""
+        value = self.widening.inputs[0]
+        assert value is not None
+        return value
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,9 @@ def regions(graph: ir.Graph, shapes: Mapping[str, Dims]) -> Iterator[Region]:
         found = _walk_up(graph, node, wide, shapes)
         if found is None:
             continue
-        x, widening, between = found
-        if 0 < channels_of(x, shapes) * LEAST_WIDENING <= weight.shape[0]:
-            yield Region(x, widening, between, wide, node, weight, windows)
+        region = Region(*found, wide, node, weight, windows)
+        if 0 < channels_of(region.x, shapes) * LEAST_WIDENING <= len(weight):
+            yield region
 
 
 def channels_of(value: ir.Value, shapes: Mapping[str, Dims]) -> int:
@@ -156,13 +161,13 @@ def taps_of(windows: Windows, axis: int, parity: int) -> Taps | None:
 
 def _walk_up(
     graph: ir.Graph, depthwise: ir.Node, wide: ir.Value, shapes: Mapping[str, Dims]
-) -> tuple[ir.Value, ir.Node, tuple[ir.Node, ...]] | None:
-    """The narrow tensor, the convolution that widens it, and what lies between, in order.
+) -> tuple[ir.Node, tuple[ir.Node, ...]] | None:
+    """The convolution that widens, and what lies between, in order.
 
     None where something else lies there, or reads what lies there.
     """
     dims = shapes[str(wide.name)]
-    widening: dict[ir.Node, ir.Value] = {}
+    widening: set[ir.Node] = set()
     between: set[ir.Node] = set()
     stack = [wide]
     while stack:
@@ -172,9 +177,8 @@ def _walk_up(
             return None
         if node in between or node in widening:
             continue
-        x = node.inputs[0]
-        if x is not None and _is_of_single_elements(node):
-            widening[node] = x
+        if _is_of_single_elements(node):
+            widening.add(node)
         elif node.op_type in POINTWISE and node.domain in ("", "ai.onnx"):
             between.add(node)
             stack += [v for v in node.inputs if v is not None and not _is_number(v)]
@@ -184,8 +188,7 @@ def _walk_up(
     computed = [node.outputs[0] for node in (*widening, *between)]
     if len(widening) != 1 or any(u.node not in inside for value in computed for u in value.uses()):
         return None
-    ((node, x),) = widening.items()
-    return x, node, tuple(n for n in graph if n in between)
+    return widening.pop(), tuple(n for n in graph if n in between)
 
 
 def _is_of_single_elements(node: ir.Node) -> bool:

@@ -76,7 +76,8 @@ class _Writer:
     def write(self) -> dict[str, list[ir.Value]]:
         """Replace the region; the phases of each value that was in it, by name."""
         region = self._region
-        phases = {region.x: self._apart(region.x)}
+        x = region.x
+        phases = {x: self._apart(x)}
         for node in (region.widening, *region.between):
             phases[node.outputs[0]] = [self._copy(node, phases, k) for k in range(len(PHASES))]
         total, *parts = [self._part(phase, k) for k, phase in enumerate(phases[region.wide])]
@@ -85,7 +86,7 @@ class _Writer:
         if any(use.node.op_type == "Clip" for use in region.depthwise.outputs[0].uses()):
             total = self._passed_on(total)
         self._replace(total)
-        del phases[region.x]
+        del phases[x]
         return {str(value.name): parts for value, parts in phases.items()}
 
     def _op(

@@ -77,7 +77,7 @@ def joined(tensors: Sequence[SummedTensor]) -> dict[SummedTensor, slice]:
     """
     found: dict[SummedTensor, slice] = {}
     first = 0
-    blocks, others = _apart(tensors)
+    blocks, others = _apart(dict.fromkeys(tensors))
     for tensor in (*blocks, *others):
         found[tensor] = slice(first, first + tensor.channels)
         first += tensor.channels

@@ -49,6 +49,7 @@ def network(
     behind: str = "e = Relu (d)",
     side: tuple[int, int] = SIDE,
     narrow: int = NARROW,
+    also: dict[str, tuple[int, ...]] | None = None,
 ) -> bytes:
     text = GRAPH % (*side, ACTIVATIONS.get(activation, activation), window, behind)
     model = onnx.parser.parse_model(text)
@@ -56,7 +57,7 @@ def network(
     shapes: dict[str, tuple[int, ...]] = {"w0": (narrow, 3, 3, 3), "w1": (WIDE, narrow, 1, 1)}
     shapes |= {"w2": (WIDE, 1, *kernel), "w3": (5, WIDE, 1, 1)}
     shapes |= dict.fromkeys(("b1", "b2", "scale", "var"), (WIDE,))
-    for name, shape in shapes.items():
+    for name, shape in (shapes | (also or {})).items():
         array = rng.uniform(0.5, 1.5, shape) if name == "var" else rng.standard_normal(shape)
         model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
     onnx.checker.check_model(model, full_check=True)
@@ -131,6 +132,16 @@ def test_what_follows_reads_the_sum(behind: str) -> None:
     scored = opened(network(behind=behind))
     assert is_taken_apart(scored)
     assert_scores_are_plain(scored)
+
+
+def test_a_region_that_begins_where_another_ends() -> None:
+    behind = f"q = Conv (d, w4) r = Relu (q) e = Conv <group = 32, {PAIRS}> (r, w5)"
+    weights = {"w3": (5, 32, 1, 1), "w4": (32, WIDE, 1, 1), "w5": (32, 1, 2, 2)}
+    side = (8, 12)
+    model = network("relu", PAIRS, kernel=(2, 2), behind=behind, side=side, also=weights)
+    scored = opened(model, side)
+    assert is_taken_apart(scored)
+    assert_scores_are_plain(scored, side)
 
 
 LEFT_WHOLE: dict[str, dict[str, Any]] = {
