@@ -279,17 +279,21 @@ class _Walk:
         axis = normalized_axis(axis, len(dims))
         if lengths.ndim == 0:
             step = max(int(lengths), 1)
+            if dims[axis] > MAX_INTEGERS * step:
+                return
             lengths = np.asarray([min(step, dims[axis] - i) for i in range(0, dims[axis], step)])
-        parts = [(*dims[:axis], int(n), *dims[axis + 1 :]) for n in lengths]
+        parts = [(*dims[:axis], int(n), *dims[axis + 1 :]) for n in lengths.reshape(-1)]
         self._parts[str(node.outputs[0].name)] = parts
         self._types[str(node.outputs[0].name)] = self._types.get(x, 0)
 
     def _take_part(self, node: ir.Node) -> None:
         sequence, position = (str(v.name) for v in node.inputs if v is not None)
         parts, index = self._parts.get(sequence), self._found.numbers.get(position)
-        if parts is None or index is None or not -len(parts) <= int(index) < len(parts):
+        if parts is None or index is None or index.size != 1:
             return
-        self._found.dims[str(node.outputs[0].name)] = parts[int(index)]
+        if not -len(parts) <= index.item() < len(parts):
+            return
+        self._found.dims[str(node.outputs[0].name)] = parts[index.item()]
         self._types[str(node.outputs[0].name)] = self._types[sequence]
 
     def _copy_shape(self, node: ir.Node) -> None:

@@ -3,6 +3,7 @@
 1. Every stored tensor loses, on every labelled axis, the indices of dropped classes.
 2. Every recorded edit rewrites the count or position it stands for.
 3. Every value's known shape follows.
+4. What only such an edit's node read, and nothing reads any more, is removed.
 
 Nothing else is touched. The analysed model is not changed; a copy is cut.
 """

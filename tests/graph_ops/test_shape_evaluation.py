@@ -146,11 +146,12 @@ def test_what_follows_a_part_of_a_sequence_has_its_shape(split: str, left: int, 
     assert shapes["t"] == (None, 16, 6, 6)
 
 
+@pytest.mark.parametrize("last", ["int64 last = {9}", "int64[2] last = {0, 1}"])
 @pytest.mark.parametrize("split", ["(a)", "(a, sizes)", "(a, one)"])
-def test_parts_that_are_not_known_have_no_channels(split: str) -> None:
+def test_parts_that_are_not_known_have_no_channels(split: str, last: str) -> None:
     weights = (
         "float[16,3,3,3] w1, float[4,16,1,1] w2, int64[2] sizes = {4, 12}, int64 one = {1}, "
-        "int64 i0 = {0}, int64 last = {9}, float[8,4,1,1] wl, float[8,12,1,1] wr"
+        f"int64 i0 = {{0}}, {last}, float[8,4,1,1] wl, float[8,12,1,1] wr"
     )
     proto = onnx.load_model_from_string(model_of(IN_PARTS % split, weights))
     shapes = bind_shapes(ir.from_proto(proto), {"x": (3, 6, 6)})
