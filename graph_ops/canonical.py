@@ -31,6 +31,7 @@ from graph_ops.graph import (
     node_label,
     normalized_axis,
     stored_value,
+    take_place,
 )
 from graph_ops.model import infer_shapes, lift_constants
 from graph_ops.runtime import EXTERNAL_BYTES
@@ -222,12 +223,8 @@ def _reshape_plainly(graph: ir.Graph, refined: Refined) -> None:
         graph.initializers.add(sizes)
         reshape = ir.node("Reshape", [node.inputs[0], sizes], name=name)
         graph.insert_before(node, reshape)
-        after = reshape.outputs[0]
-        after.shape, after.type = output.shape, output.type
-        after_name = output.name
-        output.replace_all_uses_with(after, replace_graph_outputs=True)
+        take_place(reshape.outputs[0], output)
         graph.remove(node, safe=True)
-        after.name = after_name
 
 
 def _split_plainly(graph: ir.Graph, dims: dict[str, Dims]) -> None:

@@ -180,3 +180,12 @@ def captured_values(node: ir.Node) -> Iterator[ir.Value]:
             for inner_node in inner:
                 yield from (v for v in inner_node.inputs if v is not None and id(v) not in owned)
             yield from (v for v in graph.outputs if id(v) not in owned)
+
+
+def take_place(new: ir.Value, old: ir.Value) -> None:
+    """Give a value the name, shape, type and readers of another, whose node can then be removed."""
+    name = old.name
+    new.shape, new.type = old.shape, old.type
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name = f"{name}/replaced"
+    new.name = name

@@ -12,8 +12,8 @@ Three identities keep it fast:
 * The sum over positions is a GlobalAveragePool of the product (times the number of positions),
   which stays in the runtime's blocked layout; only [N, ΣC] numbers are read back.
 
-Both engines use it: `plan_reduction` says what is differentiated, `append_reduction` writes the
-sums once the gradients are there, and `ReductionPlan.contributions` reads them.
+Both engines use it: `plan_reduction` says what is differentiated, `append_sums` writes the sums
+once the gradients are there, and `ReductionPlan.contributions` reads them.
 """
 
 from __future__ import annotations

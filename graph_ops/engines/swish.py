@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from graph_ops.graph import take_place
+
 
 def fuse_swish(model: ir.Model) -> list[ir.Node]:
     """Write every x·σ(x) whose σ(x) nothing else reads as Swish, in place.
@@ -54,10 +56,6 @@ def _sigmoid_of_other(node: ir.Node) -> ir.Node | None:
 
 def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
     """Put a node in another's place; its output keeps name, shape and type."""
-    before, after = old.outputs[0], new.outputs[0]
-    name = before.name
-    after.shape, after.type = before.shape, before.type
     graph.insert_before(old, new)
-    before.replace_all_uses_with(after, replace_graph_outputs=True)
+    take_place(new.outputs[0], old.outputs[0])
     graph.remove(old, safe=True)
-    after.name = name

@@ -89,13 +89,12 @@ def is_taken_apart(scored: TaylorPrunableNetwork) -> bool:
 
 def assert_scores_are_plain(scored: TaylorPrunableNetwork, side: tuple[int, int] = SIDE) -> None:
     """Those of activations and gradients, which are never taken apart."""
-    found, facts = scored.scores(), scored.state.mean_loss
+    found = scored.scores()
     scored.clear_scores()
     scored.update_score(*scored.forward_backward(batch(side)))
     expected = scored.scores()
     assert np.nanmax(expected) > 0
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.nanmax(expected))
-    assert facts is not None
 
 
 @pytest.mark.parametrize("gate", ["batch_norm", "convolution"])
@@ -149,7 +148,7 @@ LEFT_WHOLE: dict[str, dict[str, Any]] = {
     "another stride": {"window": "strides = [2, 1], pads = [1, 1, 1, 1]"},
     "dilated": {"window": f"{PAIRS}, dilations = [2, 2], pads = [2, 2, 2, 2]"},
     "no taps in a phase": {"window": PAIRS, "kernel": (1, 1)},
-    "the last phases are cut": {"window": PAIRS, "kernel": (2, 3), "side": (10, 12)},
+    "the last phases are cut": {"window": PAIRS, "kernel": (2, 3)},
     "the last phases are cut behind padding": {"window": f"{PAIRS}, pads = [2, 1, 0, 1]"},
     "odd": {"side": (11, 12)},
     "hardly widened": {"narrow": 9},
