@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.service.test_idempotency import executions
+from tests.support.leftovers import assert_left, names_in
 from tests.support.postgres import needs_postgres, running_postgres, running_postgres_server
 from tests.support.problems import assert_problem
 from tests.support.prune_requests import prune, submit
@@ -190,8 +191,8 @@ def test_a_worker_that_was_only_asleep_is_fenced_off(
             os.kill(sleeper.pid, signal.SIGCONT)
         time.sleep(1.5)
         assert server.client.get(f"/v1/jobs/{job_id}").json() == done
-        results = list((server.data_dir / "jobs" / job_id).iterdir())
-        assert [path.name for path in results] == ["results-2"]
+        folder = server.data_dir / "jobs" / job_id
+        assert_left(["results-2"], lambda: names_in(folder))
         assert server.client.get(f"/v1/jobs/{job_id}/model").content == b"pruned sleep 2"
         other = one if sleeper is two else two
         other.terminate()

@@ -42,6 +42,10 @@ class ObjectServer:
         keys = [part.split("</Key>")[0] for part in listing.split("<Key>")[1:]]
         return sorted(key.removeprefix("tests/") for key in keys)
 
+    def file_names(self, prefix: str) -> list[str]:
+        """Last parts of the names that begin with a prefix."""
+        return [name.rpartition("/")[2] for name in self.names() if name.startswith(prefix)]
+
     def pause(self) -> None:
         """Let it hang, as a server does whose network is gone."""
         self.process.send_signal(signal.SIGSTOP)
