@@ -131,3 +131,49 @@ def test_a_vector_that_is_a_graph_output_is_not_touched() -> None:
     model = model_of(body, "float[4,3,1,1] w0, float[2,4,1,1] w4, float[4] k", outputs="y, z, v")
     for seed in range(3):
         assert_masked_equals_pruned(model, np.random.default_rng(seed))
+
+
+SHAPED = (
+    "s = Shape(x)\nn = Gather(s, first_axis)\n"
+    "flat = Concat <axis = 0> (n, four, rest)\nmap = Concat <axis = 0> (n, four, side, side)\n"
+    "[first] a = Conv(x, w0)\nb = Reshape(a, flat)\nc = Softmax <axis = 2> (b)\n"
+    "d = Reshape(c, map)\n"
+    "[second] e = Conv(d, w1)\nf = Reshape(e, flat)\ng = Softmax <axis = 2> (f)\n"
+    "h = Reshape(g, map)\n"
+    "[out] y = Conv(h, w4)"
+)
+SHAPED_WEIGHTS = (
+    "float[4,3,1,1] w0, float[4,4,1,1] w1, float[2,4,1,1] w4, int64[1] first_axis = {0}, "
+    "int64[1] four = {4}, int64[1] rest = {-1}, int64[1] side = {6}"
+)
+
+
+@pytest.fixture
+def shaped() -> bytes:
+    return model_of(SHAPED, SHAPED_WEIGHTS)
+
+
+def shapes_put_together(model: ir.Model) -> int:
+    return sum(node.op_type == "Concat" for node in model.graph)
+
+
+def test_a_shape_that_is_put_together_is_parted_and_joined_again(shaped: bytes) -> None:
+    source = load_model(shaped)
+    model = source.clone()
+    uses = unshare(model)
+    assert shapes_put_together(model) == 4
+    reshare(model, uses)
+    assert ir.to_proto(model) == ir.to_proto(source.clone())
+
+
+def test_a_shape_that_is_put_together_does_not_couple_its_users(shaped: bytes) -> None:
+    analysis = analyse_bytes(shaped)
+    assert analysis.is_prunable("first")
+    assert analysis.is_prunable("second")
+    dropped = np.zeros(analysis.classes.count, dtype=bool)
+    dropped[analysis.classes.of_filters(analysis.convolution("second"))[:2]] = True
+    cut = assert_cut_is_exact(analysis, dropped, np.random.default_rng(0))
+    assert cut.dropped_filters == {"second": [0, 1]}
+    assert shapes_put_together(cut.pruned) == 4, "each layer has a shape of its own now"
+    for seed in range(3):
+        assert_masked_equals_pruned(shaped, np.random.default_rng(seed))
