@@ -1,6 +1,6 @@
 """Shapes and constants of working copies.
 
-Both work on any `onnx_ir` model; shape inference is `onnx`'s own (data propagation on), given a
+Both work on any `onnx_ir` model; shape inference is `onnx`'s own (with data propagation), given a
 copy of the graph without the big weights, so that a model of any size fits through it.
 """
 
@@ -28,10 +28,7 @@ def infer_shapes(model: ir.Model) -> None:
         InvalidModelError: the operators' shapes contradict each other.
     """
     with refusing("Shape inference fails"):
-        inferred = onnx.shape_inference.infer_shapes(
-            _without_big_constants(model), check_type=True, strict_mode=True, data_prop=True
-        )
-        inferred_model = ir.serde.deserialize_model(inferred)
+        inferred_model = ir.serde.deserialize_model(_inferred(_without_big_constants(model)))
         for graph, source in zip(model.graphs(), inferred_model.graphs(), strict=True):
             known = ir.convenience.create_value_mapping(source, include_subgraphs=False)
             values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
@@ -43,6 +40,26 @@ def infer_shapes(model: ir.Model) -> None:
                     value.type = found.type
                 if found.shape is not None:
                     value.shape = found.shape
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """What `onnx` infers of a model.
+
+    Its propagation of data holds stored numbers of two axes to be a shape and calls them
+    contradictory where they are only broadcast ([7, 1] + [10], for instance). So what it refuses is
+    refused if it contradicts itself without data as well, and otherwise read as far as it goes.
+    """
+
+    def infer(*, is_strict: bool, with_data: bool) -> onnx.ModelProto:
+        return onnx.shape_inference.infer_shapes(
+            proto, check_type=True, strict_mode=is_strict, data_prop=with_data
+        )
+
+    try:
+        return infer(is_strict=True, with_data=True)
+    except onnx.shape_inference.InferenceError:
+        infer(is_strict=True, with_data=False)
+        return infer(is_strict=False, with_data=True)
 
 
 def lift_constants(model: ir.Model) -> None:

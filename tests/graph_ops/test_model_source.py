@@ -336,6 +336,30 @@ def test_contradicting_shapes_of_a_working_copy_are_an_error() -> None:
         infer_shapes(clone)
 
 
+def test_stored_numbers_of_two_axes_are_not_taken_for_a_shape() -> None:
+    """`onnx` propagates `[7, 1] + [10]` as if these were shapes; what follows has one as well."""
+    data = text_model("""
+        <ir_version: 9, opset_import: ["" : 18]>
+        g (float[N, 3, 8, 4] x, float[4, 3, 2, 1] w) => (float[N, 4, 7, 10] y)
+        <int64[7] rows = {0, 1, 2, 3, 0, 1, 2}, int64[10] columns = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+         int64[1] one = {1}> {
+            c = Unsqueeze(rows, one)
+            i = Add(c, columns)
+            f = Cast <to = 1> (i)
+            g = Gather <axis = 3> (x, columns)
+            h = Conv(g, w)
+            y = Add(h, f)
+        }
+    """)
+    with pytest.raises(onnx.shape_inference.InferenceError, match="Invalid rank for Add"):
+        onnx.shape_inference.infer_shapes(
+            onnx.load_from_string(data), strict_mode=True, data_prop=True
+        )
+    shapes = {str(o.name): str(o.shape) for n in load_model(data).model.graph for o in n.outputs}
+    assert shapes["i"] == "[7,10]"
+    assert shapes["h"] == "[N,4,7,10]"
+
+
 def test_constants_are_lifted_on_working_copies_only() -> None:
     data = text_model("""
         <ir_version: 8, opset_import: ["" : 13]>
