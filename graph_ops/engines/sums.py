@@ -60,13 +60,15 @@ def append_sums(
         The one or two joined outputs.
     """
     parts = {
-        z: _pooled(tape, tape.op("Mul", *_factors(tape, z, value_of, gradient_of)), z)
+        z: _pooled(tape, tape.op("Mul", gradient_of[z.gradient], value_of(z.name)), z)
         for z in joined(products)
     }
-    outputs = [_join(tape, parts, PRODUCT_SUMS)]
+    outputs = [_behind_what_is_early(tape, _join(tape, parts), list(parts))]
+    outputs[0].name = PRODUCT_SUMS
     if gradients:
         sums = {y: _pooled(tape, gradient_of[y.gradient], y) for y in joined(gradients)}
-        outputs.append(_join(tape, sums, GRADIENT_SUMS))
+        outputs.append(_join(tape, sums))
+        outputs[-1].name = GRADIENT_SUMS
     return outputs
 
 
@@ -95,19 +97,6 @@ def _apart(
     return apart
 
 
-def _factors(
-    tape: BackwardTape,
-    z: SummedTensor,
-    value_of: Callable[[str], ir.Value],
-    gradient_of: Mapping[str, ir.Value],
-) -> tuple[ir.Value, ir.Value]:
-    """Gradient and tensor, or what has the same sums of products."""
-    gradient = gradient_of[z.gradient]
-    if z.name == z.gradient and gradient in tape.products:
-        return tape.products[gradient]
-    return gradient, value_of(z.name)
-
-
 def _pooled(tape: BackwardTape, product: ir.Value, like: SummedTensor) -> ir.Value:
     """Mean over the positions, as [N, C, 1, 1]."""
     if like.rank == 4 and like.positions == 1:
@@ -118,7 +107,7 @@ def _pooled(tape: BackwardTape, product: ir.Value, like: SummedTensor) -> ir.Val
     return tape.op("Reshape", pooled, tape.ints([-1, like.channels, 1, 1]))
 
 
-def _join(tape: BackwardTape, parts: dict[SummedTensor, ir.Value], name: str) -> ir.Value:
+def _join(tape: BackwardTape, parts: dict[SummedTensor, ir.Value]) -> ir.Value:
     """[N, ΣC] of parts [N, C, 1, 1]: one output is cheaper to read back than one per convolution.
 
     What fills blocks is joined in the blocked layout. ONNX Runtime runs first what leads to the
@@ -133,9 +122,27 @@ def _join(tape: BackwardTape, parts: dict[SummedTensor, ir.Value], name: str) ->
         for tensors in (others, blocks)
         if tensors
     ]
-    result = _concatenated(tape, flat[::-1])
-    result.name = name
-    return result
+    return _concatenated(tape, flat[::-1])
+
+
+def _behind_what_is_early(
+    tape: BackwardTape, result: ir.Value, tensors: Sequence[SummedTensor]
+) -> ir.Value:
+    """The same joined sums, which ONNX Runtime comes to after what is to be computed forward.
+
+    By its order (`_join`) that is what leads to the node written last. So a corner of each such
+    map, from the first layer on, is joined to the sums and cut off again.
+    """
+    if not tape.early:
+        return result
+    corners = [
+        tape.op("MaxPool", value, kernel_shape=[1, 1], strides=lengths)
+        for value, lengths in reversed(tape.early)
+    ]
+    end = sum(tensor.channels for tensor in tensors)
+    flat = tape.op("Flatten", _concatenated(tape, corners), axis=1)
+    both = tape.op("Concat", result, flat, axis=1)
+    return tape.op("Slice", both, tape.ints([0]), tape.ints([end]), tape.ints([1]))
 
 
 def _concatenated(tape: BackwardTape, values: Sequence[ir.Value]) -> ir.Value:

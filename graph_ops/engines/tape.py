@@ -37,8 +37,9 @@ class BackwardTape:
         opset: Opset of the scoring graph.
 
     Attributes:
-        products: By gradient g of a forward value x, where a rule has them at hand, two other
-            tensors whose product has the sums over positions of x·g.
+        early: Maps [N, C, H, W], with H and W, that rules would have computed forward, as soon as
+            their inputs are there, and not where backward asks for them: backward reads a slope
+            then, and not the tensors it is made of, which have left the caches by that time.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class BackwardTape:
     ) -> None:
         self.graph = graph
         self.opset = opset
-        self.products: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self.early: list[tuple[ir.Value, list[int]]] = []
         self._shapes = shapes
         self._wanted = wanted
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}

@@ -165,7 +165,7 @@ def swish_gradient(u: Unary) -> ir.Value:
     """With s = σ(α·x), y = x·s: s + α·y·(1 − s)."""
     alpha = float_of(u.node, "alpha", 1.0)
     if alpha == 1.0 and u.tape.may_be_blocked(u.x):
-        return _swish_in_factors(u)
+        return _early_swish_gradient(u)
     s = u.op("Sigmoid", u.x if alpha == 1.0 else u.op("Mul", u.x, alpha))
     if u.x.dtype == ir.DataType.FLOAT:
         rest = u.op("HardSigmoid", s, alpha=-1.0, beta=1.0)
@@ -177,19 +177,19 @@ def swish_gradient(u: Unary) -> ir.Value:
     return u.times(u.op("Add", s, slope))
 
 
-def _swish_in_factors(u: Unary) -> ir.Value:
+def _early_swish_gradient(u: Unary) -> ir.Value:
     """The slope s + y·(1 − s) as s·v with v = 1 + (x − y), in the blocked layout.
 
-    There v is one kernel, added to x where it lies, for x is not read afterwards: as x·s = y,
-    Σ x·(g·v·s) = Σ y·(g·v). For large x the error of v is that of x and y, a unit in their last
-    place: 1e-4 from 1000 on.
+    There v is one kernel. The slope is computed forward, where x, y and s are in the caches: only
+    it and x are kept for backward. For large x the error of v is that of x and y, a unit in their
+    last place: 1e-4 from 1000 on.
     """
-    s = u.op("Sigmoid", u.x)
     v = u.op("Add", _scaled(u, u.y, -1.0, 1.0), u.x)
-    part = u.times(v)
-    result = u.op("Mul", part, s)
-    u.tape.products[result] = (part, u.y)
-    return result
+    slope = u.op("Mul", v, u.op("Sigmoid", u.x))
+    height, width = u.tape.dims(u.x)[2:]
+    if height and width and height * width > 1:
+        u.tape.early.append((slope, [height, width]))
+    return u.times(slope)
 
 
 @unary("HardSigmoid")

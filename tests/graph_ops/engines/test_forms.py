@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -15,6 +18,8 @@ from graph_ops.engines.gates import spread_gates
 from graph_ops.engines.reduction import values_by_name
 from graph_ops.engines.standard import StandardEngine
 from graph_ops.engines.swish import expand_swish, fuse_swish
+from graph_ops.loss import TARGET_INPUT
+from graph_ops.runtime import Session
 
 CHANNELS = 16
 EXCITED = """
@@ -85,16 +90,22 @@ def test_swish_is_one_operator_only_while_it_is_differentiated() -> None:
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
 
 
-def test_the_score_at_a_swish_is_taken_behind_it() -> None:
-    """The convolution's output is not read after the derivative: it may be overwritten."""
+def test_the_slope_of_a_swish_is_computed_forward(tmp_path: Path) -> None:
+    """Before the layers behind it are run, and not where backward asks for it."""
     network = TaylorPrunableNetwork(excited())
     network.update_score(batch())
     graph = network.scorer.graph
     assert graph is not None
     model = StandardEngine().build(graph).model
-    readers = [use.node for use in values_by_name(model)["a"].uses()]
-    assert sorted(node.op_type for node in readers) == ["Add", "Mul", "Sigmoid", "Sigmoid"]
-    assert all(str(node.name).startswith("grad") for node in readers if node.op_type == "Add")
+    (added,) = (u.node for u in values_by_name(model)["a"].uses() if u.node.op_type == "Add")
+    (slope,) = (use.node for use in added.outputs[0].uses())
+    assert str(slope.name).startswith("grad/Mul")
+    session = Session(model, profile=tmp_path / "profile")
+    session.run({"x": batch()["x"], TARGET_INPUT: batch()["labels"]})
+    events = json.loads(session.end_profile().read_text())
+    ran = [e["name"].removesuffix("_kernel_time") for e in events if e.get("cat") == "Node"]
+    pooled = next(i for i, name in enumerate(ran) if "GlobalAveragePool" in name)
+    assert ran.index(str(slope.name)) < pooled
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e3])
