@@ -96,7 +96,9 @@ def _part_shapes(graph: ir.Graph, names: set[str]) -> list[SharedUse]:
     """Give each use of a shape that a Concat puts together a Concat of its own."""
     uses: list[SharedUse] = []
     for node in list(graph):
-        if node.op_type != "Concat" or not any(_is_stored_number(v) for v in node.inputs):
+        if node.op_type != "Concat" or node.domain not in ("", "ai.onnx"):
+            continue
+        if not any(_is_stored_number(value) for value in node.inputs):
             continue
         output = node.outputs[0]
         for reader, index in _plain_uses(output)[1:]:

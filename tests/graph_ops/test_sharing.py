@@ -166,6 +166,15 @@ def test_a_shape_that_is_put_together_is_parted_and_joined_again(shaped: bytes) 
     assert ir.to_proto(model) == ir.to_proto(source.clone())
 
 
+def test_an_operator_of_another_domain_is_not_written_again(shaped: bytes) -> None:
+    model = load_model(shaped).clone()
+    for node in model.graph:
+        if node.op_type == "Concat":
+            node.domain = "custom"
+    unshare(model)
+    assert shapes_put_together(model) == 2
+
+
 def test_a_shape_that_is_put_together_does_not_couple_its_users(shaped: bytes) -> None:
     analysis = analyse_bytes(shaped)
     assert analysis.is_prunable("first")
