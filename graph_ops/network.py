@@ -295,7 +295,7 @@ class TaylorPrunableNetwork:
     def recover(
         self,
         dataset: Dataset,
-        tell: Callable[[int, int], None] = lambda done, total: None,
+        tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
         *,
         is_interim: bool = False,
     ) -> Recovery:
@@ -305,7 +305,8 @@ class TaylorPrunableNetwork:
 
         Args:
             dataset: The bundle bound to the model; its held-out part is not read.
-            tell: Called with the number of layers done and of all.
+            tell: Called with what is done (`refit`, `blocks` or `distill`), and how many layers,
+                or gradient steps, of how many are.
             is_interim: Whether another round follows; fewer samples are then enough.
         """
         method = self.options.recovery
@@ -320,6 +321,7 @@ class TaylorPrunableNetwork:
             classifier=self.judgement.classifier,
             seed=self.options.seed,
             limit=INTERIM_SAMPLES if is_interim else MAX_SAMPLES,
+            block_iterations=0 if is_interim else self.options.steps_of_blocks,
             iterations=self.options.distill_iterations,
             tell=tell,
             originals=self.originals,

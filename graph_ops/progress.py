@@ -12,7 +12,8 @@ class Progress:
 
     Attributes:
         phase: `load`, `score`, `select`, `search`, `recover`, `cut`, `write`, `prove` or `measure`.
-        done: Units done in the phase (samples while scoring, layers while recovering).
+        done: Units done in the phase (samples while scoring, layers, then gradient steps, while
+            recovering).
         total: Units of the phase.
         message: For people.
     """

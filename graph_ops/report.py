@@ -160,6 +160,7 @@ def _recovery(facts: RunFacts) -> dict[str, Any] | None:
         "samples": {"fitted": recovery.fitted, "checked": recovery.checked},
         "seconds": round(facts.timing_s.get("recover", 0.0), 4),
         "notes": list(recovery.notes),
+        "blocks": [block.as_json() for block in recovery.blocks],
         "distillation": recovery.distillation.as_json() if recovery.distillation else None,
         "layers": [layer.as_json() for layer in recovery.layers],
     }

@@ -172,12 +172,12 @@ class Run:
         """Give back what was taken, and go on with the weights that came out."""
         if self.options.recovery == "none":
             return None
+
+        def tell(stage: str, done: int, total: int) -> None:
+            self.tell("recover", done, total, f"round {number}, {stage}")
+
         with self.phase("recover", number):
-            return network.recover(
-                dataset,
-                lambda done, total: self.tell("recover", done, total, f"round {number}"),
-                is_interim=is_interim,
-            )
+            return network.recover(dataset, tell, is_interim=is_interim)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Accuracy given back in closed form, without labels, gradients or training (docs/method.md)."""
+"""Accuracy given back: regressions, and a short training of blocks, no labels (docs/method.md)."""
 
 from graph_ops.recovery.acceptance import recover
 from graph_ops.recovery.judge import Classifier

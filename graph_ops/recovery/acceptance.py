@@ -8,7 +8,9 @@ more than chance would, is not kept. `reconstruct` falls back to `bias`, and tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -16,14 +18,18 @@ from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
 from graph_ops.channel_classes import ChannelClasses
+from graph_ops.errors import ModelRunError
+from graph_ops.recovery.blockwise import train_blocks
 from graph_ops.recovery.distill import distill
 from graph_ops.recovery.judge import Classifier, Judge, Verdict
 from graph_ops.recovery.originals import Originals
-from graph_ops.recovery.refit import Tell, refit
+from graph_ops.recovery.refit import refit
 from graph_ops.recovery.samples import MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.summary import Recovery
 from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.surgery import cut
+
+TellStage = Callable[[str, int, int], None]
 
 FALLBACKS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -44,8 +50,9 @@ def recover(
     classifier: Classifier | None = None,
     seed: int = 0,
     limit: int = MAX_SAMPLES,
+    block_iterations: int = 0,
     iterations: int = 0,
-    tell: Tell = lambda done, total: None,
+    tell: TellStage = lambda stage, done, total: None,
     originals: Originals | None = None,
 ) -> Recovery:
     """Give back what dropping channels took, without labels.
@@ -59,8 +66,9 @@ def recover(
         classifier: The output that names a class, if there is one.
         seed: Of the samples and positions drawn.
         limit: Samples that regressions read, at most.
+        block_iterations: Gradient steps of each block after `reconstruct`.
         iterations: Gradient steps of `distill`.
-        tell: Progress.
+        tell: Called with the stage (`refit`, `blocks` or `distill`) and its progress.
         originals: What earlier recoveries of the same network kept of the original; grows.
 
     Raises:
@@ -79,6 +87,8 @@ def recover(
     notes = _unseen(samples, classifier)
     trials = _Trials(classes, dropped, samples, judge, seed, tell, notes, originals)
     recovery = trials.refit(method, weights)
+    if recovery.method == "reconstruct" and block_iterations:
+        recovery = trials.train_blocks(recovery, dataset, block_iterations)
     if method == "distill":
         recovery = trials.distill(recovery, dataset, iterations)
     return replace(recovery, notes=tuple(trials.notes))
@@ -94,7 +104,7 @@ class _Trials:
         samples: What is fitted and what is set aside.
         judge: Compares with the original on what is set aside.
         seed: Of the positions and batches drawn.
-        tell: Progress.
+        tell: Progress of each stage.
         notes: What a person should know; grows.
         originals: What earlier recoveries kept of the original; grows.
     """
@@ -104,7 +114,7 @@ class _Trials:
     samples: RefitSamples
     judge: Judge
     seed: int
-    tell: Tell
+    tell: TellStage
     notes: list[str]
     originals: Originals | None
 
@@ -131,7 +141,7 @@ class _Trials:
                 self.samples,
                 attempt,
                 self.seed,
-                self.tell,
+                partial(self.tell, "refit"),
                 self.originals,
             )
             found = self.judge.verdict(model)
@@ -147,6 +157,39 @@ class _Trials:
             self.notes.append(_refusal(attempt, bool(refitted), plain, found))
         return recovery
 
+    def train_blocks(self, recovery: Recovery, dataset: Dataset, iterations: int) -> Recovery:
+        """Training of one block after the other, on top of what a refit came to."""
+        model = self._model(recovery.weights)
+        before = self.judge.verdict(model)
+        try:
+            trained, blocks = train_blocks(
+                self.classes,
+                self.dropped,
+                recovery.weights,
+                model,
+                dataset,
+                self.samples,
+                iterations,
+                self.seed,
+                partial(self.tell, "blocks"),
+                self.originals,
+            )
+        except ModelRunError as error:
+            self.notes.append(f"blocks: not trained, because {error.message}")
+            return recovery
+        if not blocks:
+            self.notes.append("blocks: not trained, because none has float32 weights of its own")
+        recovery = replace(recovery, blocks=tuple(blocks))
+        if not any(b.kept for b in blocks):
+            return recovery
+        found = self.judge.verdict(model)
+        if not found.is_better_than(before):
+            reason = _refusal("blocks", True, before, found)
+            self.notes.append(reason)
+            undone = tuple(replace(b, kept=False, reason=b.reason or reason) for b in blocks)
+            return replace(recovery, blocks=undone)
+        return replace(recovery, weights=trained, output_error_after=_number(found.error))
+
     def distill(self, recovery: Recovery, dataset: Dataset, iterations: int) -> Recovery:
         """Training on top of what a refit came to."""
         model = self._model(recovery.weights)
@@ -160,7 +203,7 @@ class _Trials:
             self.samples,
             iterations,
             self.seed,
-            self.tell,
+            partial(self.tell, "distill"),
         )
         done = replace(done, output_error_before=_number(before.error))
         if done.reason is not None:

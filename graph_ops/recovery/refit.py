@@ -60,54 +60,95 @@ def refit(
     Returns:
         The weights as they are now, and what was done to each layer.
     """
-    layers, skipped = find_layers(classes, dropped, model)
-    original = classes.channels.model
-    batches = held(samples.batches)
-    ours = Walker(model, batches, FRONTIER_BYTES)
-    theirs = Walker(original, batches, FRONTIER_BYTES)
-    values = {str(o.name): o for n in original.graph for o in n.outputs}
+    refitter = Refitter(classes, dropped, weights, model, samples, seed, originals)
+    layers, skipped = refitter.layers, refitter.skipped
     summaries = [LayerRecovery(s.name, s.op_type, "none", reason=s.reason) for s in skipped]
-    tensors: set[str] = set()
-    biases: set[str] = set()
     for number, layer in enumerate(layers):
         tell(number, len(layers))
-        wanted = values[str(layer.match.name)]
-        if method == "bias":
-            fit: Fit = BiasFit(layer)
-            _observe(layer, fit, ours, theirs, wanted, samples.fitted_count)
-        else:
-            fit = _observed_linear(layer, ours, theirs, wanted, samples, seed, originals)
-        change, summary = fit.choose()
-        summaries.append(summary)
-        if change is not None:
-            write_change(layer, change, weights, tensors, biases)
+        summaries.append(refitter.refit(layer, method))
     tell(len(layers), len(layers))
     order = {name: i for i, name in enumerate(_names_in_order(model))}
     summaries.sort(key=lambda s: order.get(s.name, 0))
-    return weights.updated(classes, dropped, model, tensors, biases), summaries
+    return refitter.weights(), summaries
 
 
-def _observed_linear(
-    layer: Layer,
-    ours: Walker,
-    theirs: Walker,
-    wanted: ir.Value,
-    samples: RefitSamples,
-    seed: int,
-    originals: Originals | None,
-) -> LinearFit:
-    """A layer's regression that has seen every batch, of the original as it was kept if it was."""
-    fitted = samples.fitted_count
-    keeps = originals is not None
-    fit = LinearFit(layer, fitted, samples.checked_count, seed, draws_more=keeps)
-    known = None if originals is None else originals.find(layer, fitted)
-    if known is not None and fit.can_use(known):
-        _observe(layer, fit, ours, known, wanted, fitted)
+class Refitter:
+    """Refits layers of a cut model in place, in the order it gives them.
+
+    Args:
+        classes: Channel classes of the original.
+        dropped: [classes] which were dropped.
+        weights: What was refitted before, and is in the model already.
+        model: The cut model.
+        samples: What is fitted and what is set aside.
+        seed: Of the positions drawn.
+        originals: Takes what the original computes, and gives what it has taken.
+
+    Attributes:
+        layers: What can be refitted, in order.
+        skipped: What cannot, and why.
+        ours: Where the cut model stands.
+    """
+
+    def __init__(
+        self,
+        classes: ChannelClasses,
+        dropped: NDArray[np.bool_],
+        weights: RefittedWeights,
+        model: ir.Model,
+        samples: RefitSamples,
+        seed: int,
+        originals: Originals | None = None,
+    ) -> None:
+        self._classes = classes
+        self._dropped = dropped
+        self._before = weights
+        self._model = model
+        self._samples = samples
+        self._seed = seed
+        self._originals = originals
+        self.layers, self.skipped = find_layers(classes, dropped, model)
+        original = classes.channels.model
+        batches = held(samples.batches)
+        self.ours = Walker(model, batches, FRONTIER_BYTES)
+        self._theirs = Walker(original, batches, FRONTIER_BYTES)
+        self._values = {str(o.name): o for n in original.graph for o in n.outputs}
+        self._tensors: set[str] = set()
+        self._biases: set[str] = set()
+
+    def refit(self, layer: Layer, method: str) -> LayerRecovery:
+        """Refit one layer, by `bias` or `reconstruct`."""
+        wanted = self._values[str(layer.match.name)]
+        if method == "bias":
+            fit: Fit = BiasFit(layer)
+            _observe(layer, fit, self.ours, self._theirs, wanted, self._samples.fitted_count)
+        else:
+            fit = self._observed_linear(layer, wanted)
+        change, summary = fit.choose()
+        if change is not None:
+            write_change(layer, change, self._before, self._tensors, self._biases)
+        return summary
+
+    def weights(self) -> RefittedWeights:
+        """The weights as they are now."""
+        return self._before.updated(
+            self._classes, self._dropped, self._model, self._tensors, self._biases
+        )
+
+    def _observed_linear(self, layer: Layer, wanted: ir.Value) -> LinearFit:
+        """A layer's regression that has seen every batch, of the original as kept if it was."""
+        samples, originals, ours = self._samples, self._originals, self.ours
+        fitted = samples.fitted_count
+        keeps = originals is not None
+        fit = LinearFit(layer, fitted, samples.checked_count, self._seed, draws_more=keeps)
+        known = None if originals is None else originals.find(layer, fitted)
+        if known is not None and fit.can_use(known):
+            _observe(layer, fit, ours, known, wanted, fitted)
+            return fit
+        _observe(layer, fit, ours, self._theirs, wanted, fitted)
+        if originals is not None and not fit.needs_source:
+            originals.keep(layer, fitted, fit.drawn)
         return fit
-    _observe(layer, fit, ours, theirs, wanted, fitted)
-    if originals is not None and not fit.needs_source:
-        originals.keep(layer, fitted, fit.drawn)
-    return fit
 
 
 def _observe(

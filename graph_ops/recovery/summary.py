@@ -46,6 +46,34 @@ class LayerRecovery:
 
 
 @dataclass(frozen=True)
+class BlockRecovery:
+    """What training did to one block.
+
+    Attributes:
+        name: The value at its end that is compared with the original's.
+        layers: Its weighted layers.
+        trained: Numbers of it that were trained; 0 where nothing was.
+        kept: Whether the result is kept.
+        error_before: Error at its end, relative to the original's values there, on samples set
+            aside, when those before it were trained.
+        error_after: The same with it trained; None where nothing was.
+        reason: Why it was not done or not kept; None for nothing.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    trained: int = 0
+    kept: bool = False
+    error_before: float | None = None
+    error_after: float | None = None
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Recovery:
     """A recovery and what it is worth.
 
@@ -60,6 +88,8 @@ class Recovery:
         fitted: Samples that were fitted.
         checked: Samples that were set aside to choose and to check.
         notes: What a person should know: fallbacks and their reasons.
+        blocks: What training did to each block after `reconstruct`, in graph order; none where it
+            was not asked for, or the network cannot be run in blocks.
         distillation: What training did; None where it was not asked for.
     """
 
@@ -72,4 +102,5 @@ class Recovery:
     fitted: int = 0
     checked: int = 0
     notes: tuple[str, ...] = ()
+    blocks: tuple[BlockRecovery, ...] = ()
     distillation: Distillation | None = None

@@ -10,7 +10,7 @@ is traded for memory, and memory never grows with the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from graph_ops.runtime import Array, Session
 
 Batches = Callable[[], Iterable[Batch]]
 """The samples, in the same batches and order each time."""
+Frontier = list[dict[str, Array]] | None
+"""Values of every batch that later nodes need."""
 HELD_BYTES = 200_000_000
 """Inputs held in memory, at most; more are read anew each time."""
 MIN_IR_VERSION = 8
@@ -45,7 +47,7 @@ class Walker:
         self._nodes = list(model.graph)
         self._index = {node: i for i, node in enumerate(self._nodes)}
         self._depends = data_dependent(model)
-        self._kept: list[dict[str, Array]] | None = None
+        self._kept: Frontier = None
 
     def run(
         self, wanted: Sequence[ir.Value], position: int
@@ -72,7 +74,8 @@ class Walker:
             found = dict(feeds)
             if session is not None:
                 run_names = [n for n in session.output_names if kept is not None or n in set(names)]
-                found |= zip(run_names, session.run(feeds, run_names), strict=True)
+                if run_names:
+                    found |= zip(run_names, session.run(feeds, run_names), strict=True)
             yield batch, {n: found[n] for n in names}
             if kept is not None:
                 kept.append({n: found[n] for n in live_names})
@@ -81,6 +84,16 @@ class Walker:
                     kept = None
         if kept is not None:
             self._kept = kept
+
+    def move(self, position: int) -> Frontier:
+        """Go to a position; what is kept there (None where it would take too much memory)."""
+        for _ in self.run([], position):
+            pass
+        return self._kept
+
+    def go_back(self, frontier: Frontier) -> None:
+        """Stand where it stood when `move` returned this: weights behind it were rewritten."""
+        self._kept = frontier
 
     def fork(self, model: ir.Model) -> Walker:
         """A walker of another model from where this one stands; it keeps nothing on its way.
@@ -109,16 +122,7 @@ class Walker:
     def _part(self, outputs: Sequence[ir.Value]) -> ir.Model:
         """A model of the nodes between what is known and what is wanted."""
         sources = self._source_types()
-        waiting = list(outputs)
-        needed: set[ir.Node] = set()
-        while waiting:
-            value = waiting.pop()
-            producer = value.producer()
-            if producer is None or producer in needed or str(value.name) in sources:
-                continue
-            needed.add(producer)
-            waiting += reads(producer)
-        return extract(self._model, [n for n in self._nodes if n in needed], outputs, sources)
+        return extract(self._model, nodes_between(self._model, sources, outputs), outputs, sources)
 
     def _source_types(self) -> dict[str, np.dtype[Any]]:
         """Element types of what is known: the graph's inputs and the frontier."""
@@ -143,6 +147,22 @@ def held(batches: Batches) -> Batches:
     return lambda: found
 
 
+def nodes_between(
+    model: ir.Model, known: Container[str], outputs: Iterable[ir.Value]
+) -> list[ir.Node]:
+    """The nodes that outputs take, in order, where values of some names are known."""
+    waiting = list(outputs)
+    needed: set[ir.Node] = set()
+    while waiting:
+        value = waiting.pop()
+        producer = value.producer()
+        if producer is None or producer in needed or str(value.name) in known:
+            continue
+        needed.add(producer)
+        waiting += reads(producer)
+    return [n for n in model.graph if n in needed]
+
+
 def extract(
     model: ir.Model,
     nodes: Sequence[ir.Node],
@@ -157,27 +177,32 @@ def extract(
         outputs: Values the part returns.
         fed: Element types of the values that are fed, by name.
     """
-    read = dict.fromkeys(v for n in nodes for v in reads(n))
-    stored = [v for v in read if v.is_initializer()]
-    inputs = [v for v in read if str(v.name) in fed and not v.is_initializer()]
-    view = ir.GraphView(
-        inputs,
-        outputs,
-        nodes=nodes,
-        initializers=stored,
-        opset_imports=model.graph.opset_imports,
-        name="part",
-    )
-    graph = view.clone()
-    for value in graph.inputs:
+    part = part_of(model, nodes, outputs, fed)
+    for value in part.graph.inputs:
         value.dtype = ir.DataType.from_numpy(fed[str(value.name)])
         value.shape = None
-    for node in graph:
+    for node in part.graph:
         for output in node.outputs:
             output.shape = None
             output.type = None
+    return part
+
+
+def part_of(
+    model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], fed: Container[str]
+) -> ir.Model:
+    """As `extract`; types and shapes stay as the model has them."""
+    read = dict.fromkeys(v for n in nodes for v in reads(n))
+    view = ir.GraphView(
+        [v for v in read if str(v.name) in fed and not v.is_initializer()],
+        outputs,
+        nodes=nodes,
+        initializers=[v for v in read if v.is_initializer()],
+        opset_imports=model.graph.opset_imports,
+        name="part",
+    )
     return ir.Model(
-        graph,
+        view.clone(),
         ir_version=max(model.ir_version, MIN_IR_VERSION),
         functions=tuple(f.clone() for f in model.functions.values()),
     )

@@ -45,6 +45,7 @@ def page_tables(report: dict[str, Any]) -> dict[str, Any]:
         "summary": _summary(report),
         "headline": _headline(report),
         "layers": list(_layers(report)),
+        "trained": list(_trained(report)),
         "rounds": list(_rounds(report)),
         "operators": list(_operators(report)),
         "left_alone": _left_alone(report),
@@ -140,6 +141,19 @@ def _layers(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "error_before": _optional(refit.get("error_before")),
             "error_after": _optional(refit.get("error_after")),
         }
+
+
+def _trained(report: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """One row per block that was to be trained: its end, its layers, errors, whether it is kept."""
+    recovery = report["recovery"] or {}
+    for block in recovery.get("blocks", ()):
+        yield (
+            block["name"],
+            as_count(len(block["layers"])),
+            _optional(block["error_before"]),
+            _optional(block["error_after"]),
+            "yes" if block["kept"] else f"no: {block['reason']}",
+        )
 
 
 def _optional(value: float | None) -> str:

@@ -186,3 +186,14 @@ def test_the_script_names_the_versions_and_licences_of_what_is_in_it() -> None:
     for name, version in wanted.items():
         assert re.search(rf"^{re.escape(name)} {re.escape(version)}$", notices, re.M)
     assert notices.count("Permission") >= len(wanted)
+
+
+def test_trained_blocks_are_listed_with_what_was_not_kept(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    block = {"name": "relu<3>", "layers": ["a", "b"], "trained": 10, "kept": False}
+    block |= {"error_before": 0.25, "error_after": 0.375, "reason": "it is not lower"}
+    changed["recovery"]["blocks"] = [block, block | {"kept": True, "reason": None}]
+    text = "".join(Page(render_report(changed)).text.split())
+    assert "relu<3>20.250.375no:itisnotlowerrelu<3>20.250.375yes" in text
+    changed["recovery"]["blocks"] = []
+    assert "was trained" not in Page(render_report(changed)).text

@@ -73,6 +73,7 @@ def recovered(
     inputs: dict[str, Array] | None = None,
     samples: int = 64,
     batch_size: int = 16,
+    block_iterations: int = 0,
     iterations: int = 0,
 ) -> Recovered:
     """Drop filters by convolution and recover on random inputs, or on those given."""
@@ -90,7 +91,13 @@ def recovered(
             validation_fraction=0.0,
         )
         recovery = recover(
-            classes, dropped, RefittedWeights(), dataset, method, iterations=iterations
+            classes,
+            dropped,
+            RefittedWeights(),
+            dataset,
+            method,
+            block_iterations=block_iterations,
+            iterations=iterations,
         )
     refitted = cut(classes, dropped)
     recovery.weights.lay_over(classes, dropped, refitted)

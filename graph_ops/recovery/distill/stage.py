@@ -12,13 +12,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
+from graph_ops.canonical import scoring_copy
 from graph_ops.channel_classes import ChannelClasses
 from graph_ops.errors import ModelRunError
-from graph_ops.recovery.distill.adam import Adam
-from graph_ops.recovery.distill.images import read_samples, training_batches
-from graph_ops.recovery.distill.parameters import Parameter, find_parameters
-from graph_ops.recovery.distill.student import Student, Teacher, mean_squares
 from graph_ops.recovery.samples import RefitSamples
+from graph_ops.recovery.training.adam import Adam
+from graph_ops.recovery.training.images import read_samples, training_batches
+from graph_ops.recovery.training.parameters import Parameter, find_parameters
+from graph_ops.recovery.training.student import Student
+from graph_ops.recovery.training.teacher import Teacher, mean_squares, output_values
 from graph_ops.recovery.weights import RefittedWeights, store
 from graph_ops.runtime import Array
 
@@ -98,7 +100,8 @@ def distill(
         scales = mean_squares(teacher.outputs(b) for b in islice(batches, SCALE_BATCHES))
         if not any(scales.values()):
             return weights, Distillation(reason="no output holds finite numbers other than zero")
-        student = Student(model, dataset.input_shapes, list(parameters), scales)
+        copy = scoring_copy(model, dataset.input_shapes)
+        student = Student(copy, list(parameters), output_values(copy), scales)
         if not student.parameters:
             reason = "an operator between its weights and its outputs has no gradient"
             return weights, Distillation(reason=reason)

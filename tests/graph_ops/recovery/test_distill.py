@@ -10,18 +10,20 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from graph_ops.canonical import scoring_copy
 from graph_ops.pruning import prune
 from graph_ops.recovery import acceptance
-from graph_ops.recovery.distill import parameters as distill_parameters
-from graph_ops.recovery.distill.adam import Adam
-from graph_ops.recovery.distill.images import (
+from graph_ops.recovery.training import parameters as training_parameters
+from graph_ops.recovery.training.adam import Adam
+from graph_ops.recovery.training.images import (
     changed_images,
     image_axes,
     moved,
     pasted,
     training_batches,
 )
-from graph_ops.recovery.distill.student import Student, Teacher, mean_squares
+from graph_ops.recovery.training.student import Student
+from graph_ops.recovery.training.teacher import Teacher, mean_squares, output_values
 from tests.support import digits
 from tests.support.cutting import model_of
 from tests.support.recovering import random_inputs, recovered
@@ -31,6 +33,7 @@ SMALL: dict[str, Any] = {
     "target": {"max_macs_ratio": 0.4},
     "rank_by": "score_per_mac",  # after measured layers 40 iterations do not help
     "max_samples": 400,
+    "block_iterations": 0,
     "seed": 1,
 }
 
@@ -121,7 +124,8 @@ def test_gradients_of_every_weight_agree_with_finite_differences() -> None:
     inputs = random_inputs(model_of(body, weights), 3)
     shapes = {"x": inputs["x"].shape[1:]}
     names = ["w1", "b1", "h", "w2", "w3", "w4", "b4"]
-    student = Student(model, shapes, names, {"y": 1.0})
+    copy = scoring_copy(model, shapes)
+    student = Student(copy, names, output_values(copy), {"y": 1.0})
     assert student.parameters == names
     rng = np.random.default_rng(5)
     wanted = {"y": rng.standard_normal((3, 5)).astype(np.float32)}
@@ -185,7 +189,7 @@ def test_training_is_deterministic_to_the_byte() -> None:
 def test_what_training_spoils_is_not_kept(
     reports: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distill_parameters, "WEIGHT_STEP", 3.0)
+    monkeypatch.setattr(training_parameters, "WEIGHT_STEP", 3.0)
     options = SMALL | {"recovery": "distill", "distill_iterations": 3}
     result = prune(digits.MODEL, digits.BUNDLE, options)
     recovery = result.report["recovery"]

@@ -119,7 +119,7 @@ def test_every_round_is_scored_on_the_refitted_network(
     )
     assert weights_when_scored == [False, True, True]
     messages = [p.message for p in seen if p.phase == "recover" and p.done == p.total]
-    assert messages == ["round 1", "round 2", "round 3"]
+    assert messages == [*(f"round {n}, refit" for n in (1, 2, 3)), "round 3, blocks"]
     assert accuracy(digits.MODEL.read_bytes()) - accuracy(result.model) <= 0.01
 
 

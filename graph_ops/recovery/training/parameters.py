@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graph_ops.graph import constant_array, input_at
+from graph_ops.graph import constant_array, input_at, int_of
 from graph_ops.recovery.layers import WEIGHTED
 from graph_ops.recovery.weights import BIAS_INPUT, is_writable
 from graph_ops.runtime import Array
@@ -29,12 +29,14 @@ class Parameter:
         step: How far it may move in one iteration, about.
         bias_of: First output of the node that earlier refits gave this bias; None where the
             original stores the tensor.
+        groups: Of a layer's weights, in how many groups axis 0 falls; None for a vector.
     """
 
     value: ir.Value
     array: Array
     step: float
     bias_of: str | None = None
+    groups: int | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +72,8 @@ def _of_layer(node: ir.Node, given_biases: frozenset[str]) -> list[Parameter]:
     if stored is None:
         return []
     step = WEIGHT_STEP * root_mean_square(stored)
-    found = [] if weight is None else [Parameter(*weight, step)]
+    groups = int_of(node, "group", 1)
+    found = [] if weight is None else [Parameter(*weight, step, groups=groups)]
     bias = _trainable(input_at(node, BIAS_INPUT))
     if bias is not None:
         output = str(node.outputs[0].name)

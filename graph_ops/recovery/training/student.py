@@ -1,58 +1,20 @@
-"""A network whose weights are fed, with the gradients of its distance to the original's outputs."""
+"""A network whose weights are fed, with the gradients of its distance to the original's values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from graph_ops.canonical import ScoringCopy, scoring_copy
+from graph_ops.canonical import ScoringCopy
 from graph_ops.engines.backward import OperatorBarrierError, append_backward, upstream
 from graph_ops.engines.sums import set_outputs
 from graph_ops.engines.tape import BackwardTape
-from graph_ops.errors import LossError
-from graph_ops.loss import output_form
 from graph_ops.runtime import Array, Session
 
-WANTED = "distill/wanted/"
-LOSS = "distill/loss"
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-def output_values(copy: ScoringCopy) -> dict[str, ir.Value]:
-    """What is compared, by graph output: the logits of float outputs."""
-    found = {}
-    for output in copy.model.graph.outputs:
-        try:
-            form = output_form(copy.model, copy.shapes, str(output.name))
-        except LossError:
-            continue
-        found[form.name] = form.logits
-    return found
-
-
-class Teacher:
-    """The original network.
-
-    Args:
-        model: The original.
-        sample_shapes: Shape of one sample by input name.
-    """
-
-    def __init__(self, model: ir.Model, sample_shapes: Shapes) -> None:
-        copy = scoring_copy(model, sample_shapes)
-        values = output_values(copy)
-        set_outputs(copy.model, list(dict.fromkeys(values.values())))
-        self._names = {output: str(value.name) for output, value in values.items()}
-        self._session = Session(copy.model)
-
-    def outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What a student should compute, by graph output."""
-        names = list(dict.fromkeys(self._names.values()))
-        found = dict(zip(names, self._session.run(inputs, names), strict=True))
-        return {output: found[name] for output, name in self._names.items()}
+WANTED = "training/wanted/"
+LOSS = "training/loss"
 
 
 @dataclass(frozen=True)
@@ -60,7 +22,7 @@ class Lesson:
     """One pass forward and backward.
 
     Attributes:
-        loss: Mean squared distance to the original's outputs, relative to their mean square.
+        loss: Mean squared distance to the original's values, relative to their mean square.
         gradients: Of the sum over the samples, by parameter.
     """
 
@@ -69,27 +31,27 @@ class Lesson:
 
 
 class Student:
-    """A cut network that is trained.
+    """A cut network, or a piece of one, that is trained.
 
     Args:
-        model: The cut network.
-        sample_shapes: Shape of one sample by input name.
+        copy: Its scoring copy; it is written into.
         parameters: Names of the stored tensors that are trained.
-        scales: Mean square of each output of the original.
+        compared: Values that are held against the original's, by a name for each.
+        scales: Mean square of each of the original's values; what is zero is not compared.
 
     Raises:
-        ModelRunError: ONNX Runtime, or the version converter, refuses the network.
+        ModelRunError: ONNX Runtime refuses the network.
     """
 
     def __init__(
         self,
-        model: ir.Model,
-        sample_shapes: Shapes,
+        copy: ScoringCopy,
         parameters: Sequence[str],
+        compared: Mapping[str, ir.Value],
         scales: Mapping[str, float],
     ) -> None:
-        copy = scoring_copy(model, sample_shapes)
-        _append_distance(copy, scales)
+        used = {n: v for n, v in compared.items() if scales.get(n, 0.0) > 0.0}
+        _append_distance(copy, used, scales)
         names = _differentiable(copy, parameters)
         fed = _feed_parameters(copy.model, names)
         loss = _loss_of(copy.model)
@@ -111,7 +73,7 @@ class Student:
 
         Args:
             inputs: [N, ...] by graph input.
-            wanted: The original's outputs.
+            wanted: The original's values, by the name of what is compared.
             parameters: The weights as they are.
         """
         assert self._session is not None
@@ -135,12 +97,13 @@ def _feed_parameters(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:
     return fed
 
 
-def _append_distance(copy: ScoringCopy, scales: Mapping[str, float]) -> None:
-    """Append `LOSS`, the [N] squared distance of every sample, the mean over outputs."""
+def _append_distance(
+    copy: ScoringCopy, compared: Mapping[str, ir.Value], scales: Mapping[str, float]
+) -> None:
+    """Append `LOSS`, the [N] squared distance of every sample, the mean over what is compared."""
     model, shapes = copy.model, copy.shapes
     tape = BackwardTape(model.graph, shapes, frozenset(), model.graph.opset_imports[""])
     total: ir.Value | None = None
-    compared = {n: v for n, v in output_values(copy).items() if scales.get(n, 0.0) > 0.0}
     for name, found in compared.items():
         dims = shapes[str(found.name)]
         wanted = ir.Value(
@@ -189,15 +152,3 @@ def _differentiable(copy: ScoringCopy, names: Sequence[str]) -> list[str]:
                 raise
             continue
         return [str(v.name) for v in wanted if v in gradients]
-
-
-def mean_squares(outputs: Iterable[Mapping[str, Array]]) -> dict[str, float]:
-    """Mean square of each output over batches; 0 where it is not finite."""
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for batch in outputs:
-        for name, array in batch.items():
-            square = float(np.square(array, dtype=np.float64).sum())
-            sums[name] = sums.get(name, 0.0) + square
-            counts[name] = counts.get(name, 0) + array.size
-    return {n: s / counts[n] if np.isfinite(s) and counts[n] else 0.0 for n, s in sums.items()}
