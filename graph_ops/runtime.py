@@ -105,7 +105,7 @@ class Session:
             binding = self._session.io_binding()
             for name, array in feeds.items():
                 if name in self.input_names:
-                    binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                    binding.bind_cpu_input(name, np.asarray(array, order="C"))
             distinct = list(dict.fromkeys(names))
             for name in distinct:
                 binding.bind_output(name, "cpu")

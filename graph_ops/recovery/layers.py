@@ -25,7 +25,7 @@ from graph_ops.channel_classes import ChannelClasses
 from graph_ops.graph import constant_array, float_of, input_at, int_of, node_label, output_at
 from graph_ops.recovery.rows import LinearForm, linear_form
 from graph_ops.recovery.visible import Visible, visible
-from graph_ops.recovery.walk import data_dependent, reads
+from graph_ops.recovery.walk import computing_nodes, data_dependent, reads
 from graph_ops.recovery.weights import BIAS_INPUT, is_writable, kept_channels
 from graph_ops.runtime import Array
 
@@ -52,7 +52,7 @@ class Layer:
     Attributes:
         node: The node of the cut model.
         original: The same node of the original.
-        index: Its position among the nodes, the same in original and cut model.
+        index: Its position among `computing_nodes`, the same in original and cut model.
         form: How it is linear in its weight.
         match: The value of the cut model that is compared with the original's of the same name.
         matched_to: What a person calls that place: `own output`, `normalised output` or `sum`.
@@ -115,8 +115,8 @@ class _Finder:
         self._classes = classes
         self._dropped = dropped
         self._model = model
-        original = classes.channels.model.graph
-        self._nodes = list(model.graph)
+        original = computing_nodes(classes.channels.model)
+        self._nodes = computing_nodes(model)
         self._index = {node: i for i, node in enumerate(self._nodes)}
         self._original = dict(zip(self._nodes, original, strict=True))
         self._changed = self._find_changed()

@@ -26,7 +26,7 @@ from graph_ops.recovery.moments import Moments
 from graph_ops.recovery.refit import FRONTIER_BYTES, write_change
 from graph_ops.recovery.rows import LinearForm, draw_positions, linear_form
 from graph_ops.recovery.samples import RefitSamples
-from graph_ops.recovery.walk import Walker, held
+from graph_ops.recovery.walk import Walker, computing_nodes, held
 from graph_ops.recovery.weights import RefittedWeights, kept_channels, kept_elements
 from graph_ops.runtime import Array
 from graph_ops.surgery import cut
@@ -66,6 +66,8 @@ class Trials:
         self._classes, self._dropped, self._weights = classes, dropped, weights
         self._samples, self._judge, self._method, self._seed = samples, judge, method, seed
         self._base = self._cut(dropped)
+        self._base_nodes = computing_nodes(self._base)
+        self._original_nodes = computing_nodes(classes.channels.model)
         self._walker = self._walk(samples.checked)
         self._position = 0
         self._moments: dict[int, Moments] = {}
@@ -75,7 +77,7 @@ class Trials:
         if self._method is None:
             return
         walker = self._walk(self._samples.fitted)
-        nodes = list(self._base.graph)
+        nodes = self._base_nodes
         room = MOMENTS_BYTES
         for index in self._readers(self._with(going)):
             node, form = nodes[index], _form(nodes[index])
@@ -104,7 +106,7 @@ class Trials:
 
     def _reader(self, index: int, channels: Sequence[int]) -> Reader | None:
         """How a node reads classes; None where its moments or its form do not say."""
-        node, moments = self._base.graph[index], self._moments[index]
+        node, moments = self._base_nodes[index], self._moments[index]
         array, form = constant_array(node.inputs[1]), _form(node)
         known = moments.precision()
         assert array is not None
@@ -127,7 +129,7 @@ class Trials:
 
     def _classes_read(self, index: int, width: int) -> NDArray[np.int64]:
         """[width] the class that each input of a node's row belongs to, -1 for none."""
-        original = self._classes.channels.model.graph[index]
+        original = self._original_nodes[index]
         for node, place, axis in self._classes.channels.consumers:
             value = original.inputs[0]
             if node is original and place == 0 and value is not None:
@@ -142,7 +144,8 @@ class Trials:
     def place(self, going: Iterable[int]) -> int:
         """Index of the first node that changes when classes go."""
         trial = self._cut(self._with(going))
-        for index, (a, b) in enumerate(zip(self._base.graph, trial.graph, strict=True)):
+        pairs = zip(self._base_nodes, computing_nodes(trial), strict=True)
+        for index, (a, b) in enumerate(pairs):
             if _shapes(a) != _shapes(b):
                 return index
         return 0
@@ -189,7 +192,7 @@ class Trials:
 
     def _readers(self, dropped: NDArray[np.bool_]) -> list[int]:
         """Indices of the nodes that read fewer channels than they do now."""
-        index_of = {n: i for i, n in enumerate(self._classes.channels.model.graph)}
+        index_of = {n: i for i, n in enumerate(self._original_nodes)}
         found = {
             index_of[node]
             for node, index, axis in self._classes.channels.consumers
@@ -239,7 +242,7 @@ class Trials:
     def _change(self, layer: Layer, dropped: NDArray[np.bool_]) -> Change | None:
         """What makes up for a layer's lost inputs, in the space of the values it is matched to."""
         value = layer.original.inputs[1]
-        node = self._base.graph[layer.index]
+        node = self._base_nodes[layer.index]
         array, form = constant_array(node.inputs[1]), _form(node)
         assert value is not None
         assert array is not None

@@ -44,7 +44,7 @@ class Walker:
         self._model = model
         self._batches = batches
         self._budget_bytes = budget_bytes
-        self._nodes = list(model.graph)
+        self._nodes = computing_nodes(model)
         self._index = {node: i for i, node in enumerate(self._nodes)}
         self._depends = data_dependent(model)
         self._kept: Frontier = None
@@ -56,7 +56,8 @@ class Walker:
 
         Args:
             wanted: Values of the model. All that they depend on up to `position` is final.
-            position: Index of the node that is refitted next; the frontier moves there.
+            position: Index of the node (`computing_nodes`) that is refitted next; the frontier
+                moves there.
         """
         names = [str(v.name) for v in wanted]
         live = self._live(position)
@@ -206,6 +207,15 @@ def part_of(
         ir_version=max(model.ir_version, MIN_IR_VERSION),
         functions=tuple(f.clone() for f in model.functions.values()),
     )
+
+
+def computing_nodes(model: ir.Model) -> list[ir.Node]:
+    """The nodes of a model but those that store a constant, in order.
+
+    They are the same in a cut model and its original, and are counted alike. A constant that a cut
+    rewrites becomes an initializer, and its node goes.
+    """
+    return [n for n in model.graph if not any(is_root_constant(o) for o in n.outputs)]
 
 
 def reads(node: ir.Node) -> list[ir.Value]:

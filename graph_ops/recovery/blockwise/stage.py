@@ -32,7 +32,7 @@ from graph_ops.recovery.training.muon import Muon
 from graph_ops.recovery.training.parameters import Parameter, find_parameters
 from graph_ops.recovery.training.student import Student
 from graph_ops.recovery.training.teacher import mean_squares
-from graph_ops.recovery.walk import reads
+from graph_ops.recovery.walk import computing_nodes, reads
 from graph_ops.recovery.weights import RefittedWeights, store
 from graph_ops.runtime import Array
 
@@ -185,7 +185,9 @@ class _Trainer:
             return 0
         name = block.begin.value
         return 1 + next(
-            i for i, n in enumerate(self._model.graph) if name in [o.name for o in n.outputs]
+            i
+            for i, n in enumerate(computing_nodes(self._model))
+            if name in [o.name for o in n.outputs]
         )
 
     def _refit(self, block: NetworkBlock) -> None:
