@@ -29,6 +29,8 @@ from graph_ops.recovery.summary import Recovery
 from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.surgery import cut
 
+SMALL_ERROR = 0.02
+"""Of the outputs, relative: with no more there is nothing that training blocks could give back."""
 TellStage = Callable[[str, int, int], None]
 
 FALLBACKS: dict[str, tuple[str, ...]] = {
@@ -161,6 +163,8 @@ class _Trials:
         """Training of one block after the other, on top of what a refit came to."""
         model = self._model(recovery.weights)
         before = self.judge.verdict(model)
+        if before.error <= SMALL_ERROR:
+            return recovery
         try:
             trained, blocks = train_blocks(
                 self.classes,
@@ -178,7 +182,10 @@ class _Trials:
             self.notes.append(f"blocks: not trained, because {error.message}")
             return recovery
         if not blocks:
-            self.notes.append("blocks: not trained, because none has float32 weights of its own")
+            self.notes.append(
+                "blocks: not trained, because the network cannot be run in blocks, or has no "
+                "float32 weight of a single reader"
+            )
         recovery = replace(recovery, blocks=tuple(blocks))
         if not any(b.kept for b in blocks):
             return recovery

@@ -70,7 +70,7 @@ class BlockRecovery:
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return asdict(self) | {"layers": list(self.layers)}
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def train_blocks(
     Raises:
         ModelRunError: ONNX Runtime, or the version converter, refuses the network.
     """
-    if not find_parameters(model, frozenset(weights.biases)):
+    if not find_parameters(model.graph, frozenset(weights.biases)):
         return weights, []
     refitter = Refitter(classes, dropped, weights, model, samples, seed, originals)
     trainer = _Trainer(
@@ -216,7 +216,8 @@ class _Trainer:
             return replace(plain, reason="nothing is lost before its end")
         piece = piece_of(self._ours.copy, block)
         values = {str(v.name): v for v in piece.model.graph.outputs}
-        parameters = {p.name: p for p in find_parameters(self._model, self._given)}
+        readers = [n for n in self._model.graph if _reads_any(n, block.weights)]
+        parameters = {p.name: p for p in find_parameters(readers, self._given)}
         names = [n for n in parameters if n in block.weights]
         scales = mean_squares(wanted[i] for i in range(self._count))
         student = Student(piece, names, values, scales)
@@ -305,6 +306,10 @@ class _Trainer:
                 return False
             value.const_value = ir.tensor(array, name=name)
         return True
+
+
+def _reads_any(node: ir.Node, names: frozenset[str]) -> bool:
+    return any(str(v.name) in names for v in node.inputs if v is not None)
 
 
 def step_samples(macs: int, iterations: int) -> int:

@@ -89,7 +89,7 @@ def distill(
     """
     rest = np.setdiff1d(dataset.scored, samples.checked.scored)
     given = frozenset(weights.biases)
-    parameters = {p.name: p for p in find_parameters(model, given)}
+    parameters = {p.name: p for p in find_parameters(model.graph, given)}
     if not parameters:
         return weights, Distillation(reason="no float32 weight belongs to a single layer")
     inputs = read_samples(replace(dataset, scored=rest), SAMPLE_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,15 +45,15 @@ class Parameter:
         return str(self.value.name)
 
 
-def find_parameters(model: ir.Model, given_biases: frozenset[str]) -> list[Parameter]:
+def find_parameters(nodes: Iterable[ir.Node], given_biases: frozenset[str]) -> list[Parameter]:
     """Float32 weights and biases of one reader, in graph order.
 
     Args:
-        model: The cut model with what was refitted.
+        nodes: Of the cut model with what was refitted.
         given_biases: First outputs of nodes whose bias is not the original's.
     """
     found: list[Parameter] = []
-    for node in model.graph:
+    for node in nodes:
         if node.domain not in ("", "ai.onnx"):
             continue
         if node.op_type in WEIGHTED:
