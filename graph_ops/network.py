@@ -36,6 +36,7 @@ from graph_ops.model import SourceModel, load_model, model_bytes
 from graph_ops.options import Criterion, PruneOptions, parse_options
 from graph_ops.prunability import Prunability
 from graph_ops.recovery import Originals, Recovery, RefittedWeights, Sensitivity, recover
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.samples import INTERIM_SAMPLES, MAX_SAMPLES
 from graph_ops.runtime import Array
 from graph_ops.score_identity import binding, digest_of, loss_identity
@@ -362,8 +363,7 @@ class TaylorPrunableNetwork:
 
         Its weights are those that recovery refitted, where it did.
         """
-        model = cut(self.classes, self.dropped)
-        self.weights.lay_over(self.classes, self.dropped, model)
+        model = CutNetwork.of(self.classes, self.dropped, self.weights).model
         reshare(model, self.shared)
         return model
 
@@ -397,9 +397,7 @@ class TaylorPrunableNetwork:
         """The network as it is now, every use of a shared vector with a copy of its own."""
         if not self.dropped.any():
             return self.original
-        model = cut(self.classes, self.dropped)
-        self.weights.lay_over(self.classes, self.dropped, model)
-        return model
+        return CutNetwork.of(self.classes, self.dropped, self.weights).model
 
     @cached_property
     def _class_map(self) -> ClassMap:

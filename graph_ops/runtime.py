@@ -105,6 +105,7 @@ class Session:
             binding = self._session.io_binding()
             for name, array in feeds.items():
                 if name in self.input_names:
+                    # `ascontiguousarray` would make a vector of a scalar.
                     binding.bind_cpu_input(name, np.asarray(array, order="C"))
             distinct = list(dict.fromkeys(names))
             for name in distinct:

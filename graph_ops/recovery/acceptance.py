@@ -3,23 +3,24 @@
 What was refitted is held against the network without recovery, on samples that no regression was
 fitted on: by the error of the outputs, relative to the original network's, and for a classifier by
 how often it agrees with the original. What does not lower the error, or lowers the agreement by
-more than chance would, is not kept. `reconstruct` falls back to `bias`, and that to nothing.
+more than chance would, is not kept. `reconstruct` falls back to `bias`, and that to nothing; what
+training, of blocks or of the whole, makes of a refit has to be better than that in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset
 from graph_ops.channel_classes import ChannelClasses
 from graph_ops.errors import ModelRunError
 from graph_ops.recovery.blockwise import train_blocks
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.distill import distill
 from graph_ops.recovery.judge import Classifier, Judge, Verdict
 from graph_ops.recovery.originals import Originals
@@ -27,7 +28,6 @@ from graph_ops.recovery.refit import refit
 from graph_ops.recovery.samples import MAX_SAMPLES, MIN_SAMPLES, RefitSamples
 from graph_ops.recovery.summary import Recovery
 from graph_ops.recovery.weights import RefittedWeights
-from graph_ops.surgery import cut
 
 SMALL_ERROR = 0.02
 """Of the outputs, relative: with no more there is nothing that training blocks could give back."""
@@ -119,10 +119,11 @@ class _Trials:
     tell: TellStage
     notes: list[str]
     originals: Originals | None
+    _best: Verdict = field(init=False)
 
     def refit(self, method: str, weights: RefittedWeights) -> Recovery:
         """The first of the method's attempts that is better than the cut alone."""
-        plain = self.judge.verdict(self._model(RefittedWeights()))
+        plain = self._best = self.judge.verdict(self._cut(RefittedWeights()).model)
         recovery = Recovery(
             method,
             "none",
@@ -134,20 +135,18 @@ class _Trials:
         )
         for attempt in FALLBACKS[method]:
             start = weights if attempt == "reconstruct" else RefittedWeights()
-            model = self._model(start)
+            network = self._cut(start)
             refitted, layers = refit(
-                self.classes,
-                self.dropped,
-                start,
-                model,
+                network,
                 self.samples,
                 attempt,
                 self.seed,
                 partial(self.tell, "refit"),
                 self.originals,
             )
-            found = self.judge.verdict(model)
+            found = self.judge.verdict(network.model)
             if refitted and found.is_better_than(plain):
+                self._best = found
                 return replace(
                     recovery,
                     method=attempt,
@@ -161,16 +160,13 @@ class _Trials:
 
     def train_blocks(self, recovery: Recovery, dataset: Dataset, iterations: int) -> Recovery:
         """Training of one block after the other, on top of what a refit came to."""
-        model = self._model(recovery.weights)
-        before = self.judge.verdict(model)
+        before = self._best
         if before.error <= SMALL_ERROR:
             return recovery
+        network = self._cut(recovery.weights)
         try:
             trained, blocks = train_blocks(
-                self.classes,
-                self.dropped,
-                recovery.weights,
-                model,
+                network,
                 dataset,
                 self.samples,
                 iterations,
@@ -189,23 +185,21 @@ class _Trials:
         recovery = replace(recovery, blocks=tuple(blocks))
         if not any(b.kept for b in blocks):
             return recovery
-        found = self.judge.verdict(model)
+        found = self.judge.verdict(network.model)
         if not found.is_better_than(before):
             reason = _refusal("blocks", True, before, found)
             self.notes.append(reason)
             undone = tuple(replace(b, kept=False, reason=b.reason or reason) for b in blocks)
             return replace(recovery, blocks=undone)
+        self._best = found
         return replace(recovery, weights=trained, output_error_after=_number(found.error))
 
     def distill(self, recovery: Recovery, dataset: Dataset, iterations: int) -> Recovery:
         """Training on top of what a refit came to."""
-        model = self._model(recovery.weights)
-        before = self.judge.verdict(model)
+        before = self._best
+        network = self._cut(recovery.weights)
         trained, done = distill(
-            self.classes,
-            self.dropped,
-            recovery.weights,
-            model,
+            network,
             dataset,
             self.samples,
             iterations,
@@ -216,7 +210,7 @@ class _Trials:
         if done.reason is not None:
             self.notes.append(f"distill: not done, because {done.reason}")
             return replace(recovery, distillation=done)
-        found = self.judge.verdict(model)
+        found = self.judge.verdict(network.model)
         error = _number(found.error)
         done = replace(done, output_error_after=error)
         if not found.is_better_than(before):
@@ -231,10 +225,8 @@ class _Trials:
             distillation=replace(done, kept=True),
         )
 
-    def _model(self, weights: RefittedWeights) -> ir.Model:
-        model = cut(self.classes, self.dropped)
-        weights.lay_over(self.classes, self.dropped, model)
-        return model
+    def _cut(self, weights: RefittedWeights) -> CutNetwork:
+        return CutNetwork.of(self.classes, self.dropped, weights)
 
 
 def _unseen(samples: RefitSamples, classifier: Classifier | None) -> list[str]:

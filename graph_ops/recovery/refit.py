@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from graph_ops.channel_classes import ChannelClasses
 from graph_ops.edits import set_constant_input
 from graph_ops.graph import constant_array
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.fits import BLOCKED, BiasFit, Fit, LinearFit, Seen
 from graph_ops.recovery.gram import Change
 from graph_ops.recovery.layers import Layer, find_layers
@@ -34,10 +33,7 @@ Tell = Callable[[int, int], None]
 
 
 def refit(
-    classes: ChannelClasses,
-    dropped: NDArray[np.bool_],
-    weights: RefittedWeights,
-    model: ir.Model,
+    network: CutNetwork,
     samples: RefitSamples,
     method: str,
     seed: int,
@@ -47,10 +43,7 @@ def refit(
     """Refit a cut model in place.
 
     Args:
-        classes: Channel classes of the original.
-        dropped: [classes] which were dropped.
-        weights: What was refitted before, and is in the model already.
-        model: The cut model.
+        network: What was cut.
         samples: What is fitted and what is set aside.
         method: `bias` or `reconstruct`.
         seed: Of the positions drawn.
@@ -60,14 +53,14 @@ def refit(
     Returns:
         The weights as they are now, and what was done to each layer.
     """
-    refitter = Refitter(classes, dropped, weights, model, samples, seed, originals)
+    refitter = Refitter(network, samples, seed, originals)
     layers, skipped = refitter.layers, refitter.skipped
     summaries = [LayerRecovery(s.name, s.op_type, "none", reason=s.reason) for s in skipped]
     for number, layer in enumerate(layers):
         tell(number, len(layers))
         summaries.append(refitter.refit(layer, method))
     tell(len(layers), len(layers))
-    order = {name: i for i, name in enumerate(_names_in_order(model))}
+    order = {name: i for i, name in enumerate(_names_in_order(network.model))}
     summaries.sort(key=lambda s: order.get(s.name, 0))
     return refitter.weights(), summaries
 
@@ -76,10 +69,7 @@ class Refitter:
     """Refits layers of a cut model in place, in the order it gives them.
 
     Args:
-        classes: Channel classes of the original.
-        dropped: [classes] which were dropped.
-        weights: What was refitted before, and is in the model already.
-        model: The cut model.
+        network: What was cut.
         samples: What is fitted and what is set aside.
         seed: Of the positions drawn.
         originals: Takes what the original computes, and gives what it has taken.
@@ -92,27 +82,20 @@ class Refitter:
 
     def __init__(
         self,
-        classes: ChannelClasses,
-        dropped: NDArray[np.bool_],
-        weights: RefittedWeights,
-        model: ir.Model,
+        network: CutNetwork,
         samples: RefitSamples,
         seed: int,
         originals: Originals | None = None,
     ) -> None:
-        self._classes = classes
-        self._dropped = dropped
-        self._before = weights
-        self._model = model
+        self._network = network
         self._samples = samples
         self._seed = seed
         self._originals = originals
-        self.layers, self.skipped = find_layers(classes, dropped, model)
-        original = classes.channels.model
+        self.layers, self.skipped = find_layers(network.classes, network.dropped, network.model)
         batches = held(samples.batches)
-        self.ours = Walker(model, batches, FRONTIER_BYTES)
-        self._theirs = Walker(original, batches, FRONTIER_BYTES)
-        self._values = {str(o.name): o for n in original.graph for o in n.outputs}
+        self.ours = Walker(network.model, batches, FRONTIER_BYTES)
+        self._theirs = Walker(network.original, batches, FRONTIER_BYTES)
+        self._values = {str(o.name): o for n in network.original.graph for o in n.outputs}
         self._tensors: set[str] = set()
         self._biases: set[str] = set()
 
@@ -126,14 +109,12 @@ class Refitter:
             fit = self._observed_linear(layer, wanted)
         change, summary = fit.choose()
         if change is not None:
-            write_change(layer, change, self._before, self._tensors, self._biases)
+            write_change(layer, change, self._network.weights, self._tensors, self._biases)
         return summary
 
     def weights(self) -> RefittedWeights:
         """The weights as they are now."""
-        return self._before.updated(
-            self._classes, self._dropped, self._model, self._tensors, self._biases
-        )
+        return self._network.changed(self._tensors, self._biases)
 
     def _observed_linear(self, layer: Layer, wanted: ir.Value) -> LinearFit:
         """A layer's regression that has seen every batch, of the original as kept if it was."""

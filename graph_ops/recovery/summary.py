@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from graph_ops.recovery.distill import Distillation
 from graph_ops.recovery.weights import RefittedWeights
 
 
@@ -71,6 +70,34 @@ class BlockRecovery:
     def as_json(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self) | {"layers": list(self.layers)}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What training did.
+
+    Attributes:
+        iterations: Gradient steps made.
+        samples: Samples they were made on.
+        trained: Numbers of the network that were trained.
+        kept: Whether the result is kept.
+        output_error_before: Error of the network's outputs, relative to the original's, on the
+            samples set aside, without it.
+        output_error_after: The same with it; None where nothing was trained.
+        reason: Why it was not done or not kept; None for nothing.
+    """
+
+    iterations: int = 0
+    samples: int = 0
+    trained: int = 0
+    kept: bool = False
+    output_error_before: float | None = None
+    output_error_after: float | None = None
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

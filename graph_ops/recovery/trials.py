@@ -18,6 +18,7 @@ from graph_ops.bundle import Dataset
 from graph_ops.channel_classes import ChannelClasses
 from graph_ops.graph import constant_array
 from graph_ops.recovery.blas import threads_for
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.elimination import Elimination, Reader, eliminate
 from graph_ops.recovery.gram import Change
 from graph_ops.recovery.judge import Judge
@@ -29,7 +30,6 @@ from graph_ops.recovery.samples import RefitSamples
 from graph_ops.recovery.walk import Walker, computing_nodes, held
 from graph_ops.recovery.weights import RefittedWeights, kept_channels, kept_elements
 from graph_ops.runtime import Array
-from graph_ops.surgery import cut
 
 ROWS_PER_INPUT = 8
 ROWS = (4096, 16384)
@@ -169,8 +169,7 @@ class Trials:
 
     def _outputs(self, model: ir.Model, place: int) -> Iterable[list[Array]]:
         if place > self._position:
-            for _ in self._walker.run([], place):
-                pass
+            self._walker.move(place)
             self._position = place
         outputs = list(model.graph.outputs)
         for _, found in self._walker.fork(model).run(outputs, place):
@@ -186,9 +185,7 @@ class Trials:
         return Walker(self._base, batches, FRONTIER_BYTES)
 
     def _cut(self, dropped: NDArray[np.bool_]) -> ir.Model:
-        model = cut(self._classes, dropped)
-        self._weights.lay_over(self._classes, dropped, model)
-        return model
+        return CutNetwork.of(self._classes, dropped, self._weights).model
 
     def _readers(self, dropped: NDArray[np.bool_]) -> list[int]:
         """Indices of the nodes that read fewer channels than they do now."""

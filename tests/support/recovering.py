@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from numpy.typing import NDArray
 
 from graph_ops.bundle import Dataset, open_bundle
@@ -102,6 +105,19 @@ def recovered(
     refitted = cut(classes, dropped)
     recovery.weights.lay_over(classes, dropped, refitted)
     return Recovered(classes, dropped, recovery, cut(classes, dropped), refitted)
+
+
+def counted(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[int]:
+    """Grows by one with every call of a module's function, which is carried out."""
+    calls: list[int] = []
+    original = getattr(module, name)
+
+    def count(*arguments: Any) -> Any:
+        calls.append(1)
+        return original(*arguments)
+
+    patch.setattr(module, name, count)
+    return calls
 
 
 def edited(model: bytes, **weights: Array) -> bytes:

@@ -91,7 +91,7 @@ def find_blocks(
         original: Scoring copy of the original.
 
     Returns:
-        None of them where the two copies are not node for node the same.
+        An empty list where the two copies are not node for node the same.
     """
     pairs = list(zip(cut.model.graph, original.model.graph, strict=False))
     if len(cut.model.graph) != len(original.model.graph) or any(

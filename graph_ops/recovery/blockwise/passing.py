@@ -55,13 +55,10 @@ class Passing:
         for number, batch in enumerate(self.here):
             passed = self._run(session, block, batch)
             found.append(passed)
-            self.here[number] = {} if block.end is None else {n: passed[n] for n in _end(block)}
+            end = block.end
+            self.here[number] = {} if end is None else {end.value: passed[end.value]}
         return found
 
     @staticmethod
     def _run(session: Session, block: NetworkBlock, batch: Feeds) -> Feeds:
         return dict(zip(block.outputs, session.run(batch, block.outputs), strict=True))
-
-
-def _end(block: NetworkBlock) -> list[str]:
-    return [] if block.end is None else [block.end.value]

@@ -8,32 +8,31 @@ give, and is fitted to that by regression before it is trained itself. A few doz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from graph_ops.bundle import Batch, Dataset
 from graph_ops.canonical import scoring_copy
-from graph_ops.channel_classes import ChannelClasses
 from graph_ops.cost import CostModel
 from graph_ops.graph import constant_array
 from graph_ops.recovery.blockwise.partition import NetworkBlock, find_blocks, largest_numbers
 from graph_ops.recovery.blockwise.passing import Feeds, Passing, piece_of
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.originals import Originals
-from graph_ops.recovery.refit import Refitter
+from graph_ops.recovery.refit import Refitter, Tell
 from graph_ops.recovery.samples import RefitSamples
 from graph_ops.recovery.summary import BlockRecovery
 from graph_ops.recovery.training.images import read_samples, training_batches
 from graph_ops.recovery.training.muon import Muon
-from graph_ops.recovery.training.parameters import Parameter, find_parameters
+from graph_ops.recovery.training.parameters import Parameter, find_parameters, write
 from graph_ops.recovery.training.student import Student
 from graph_ops.recovery.training.teacher import mean_squares
 from graph_ops.recovery.walk import computing_nodes, reads
-from graph_ops.recovery.weights import RefittedWeights, store
+from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.runtime import Array
 
 STEP_SAMPLES = 64
@@ -51,19 +50,12 @@ KEPT_BYTES = 1 << 30
 """Values kept at the ends of a block, at most; of larger ones fewer samples are drawn."""
 CHECK_SHARE = 0.25
 """Most of it that samples set aside take."""
-SAMPLE_BYTES = 400_000_000
-"""Samples that images are drawn from, at most."""
 NOTHING = 1e-6
 """A block that errs by no more, relatively, has lost nothing yet."""
 
-Tell = Callable[[int, int], None]
-
 
 def train_blocks(
-    classes: ChannelClasses,
-    dropped: NDArray[np.bool_],
-    weights: RefittedWeights,
-    model: ir.Model,
+    network: CutNetwork,
     dataset: Dataset,
     samples: RefitSamples,
     iterations: int,
@@ -74,10 +66,7 @@ def train_blocks(
     """Train a refitted cut model in place, block after block.
 
     Args:
-        classes: Channel classes of the original.
-        dropped: [classes] which were dropped.
-        weights: What was refitted, and is in the model already.
-        model: The cut model.
+        network: What was cut and refitted.
         dataset: The bundle bound to the model; its held-out part is not read.
         samples: Those set aside decide which blocks are kept, and are not trained on.
         iterations: Gradient steps of each block.
@@ -92,12 +81,10 @@ def train_blocks(
     Raises:
         ModelRunError: ONNX Runtime, or the version converter, refuses the network.
     """
-    if not find_parameters(model.graph, frozenset(weights.biases)):
-        return weights, []
-    refitter = Refitter(classes, dropped, weights, model, samples, seed, originals)
-    trainer = _Trainer(
-        classes, dropped, weights, model, refitter, dataset, samples, iterations, seed, tell
-    )
+    if not find_parameters(network.model.graph, frozenset(network.weights.biases)):
+        return network.weights, []
+    refitter = Refitter(network, samples, seed, originals)
+    trainer = _Trainer(network, refitter, dataset, samples, iterations, seed, tell)
     done = trainer.train()
     return trainer.weights(), done
 
@@ -117,10 +104,7 @@ class _Wanted:
 class _Trainer:
     def __init__(
         self,
-        classes: ChannelClasses,
-        dropped: NDArray[np.bool_],
-        weights: RefittedWeights,
-        model: ir.Model,
+        network: CutNetwork,
         refitter: Refitter,
         dataset: Dataset,
         samples: RefitSamples,
@@ -129,16 +113,17 @@ class _Trainer:
         tell: Tell,
     ) -> None:
         shapes = dataset.input_shapes
-        cut, original = (scoring_copy(m, shapes) for m in (model, classes.channels.model))
-        self._classes, self._dropped, self._model = classes, dropped, model
+        cut, original = (scoring_copy(m, shapes) for m in (network.model, network.original))
+        self._network = network
         self._refitter = refitter
         self._shapes = shapes
-        self._given = frozenset(weights.biases)
         self._iterations = iterations
         self._tell = tell
-        self._blocks = find_blocks(classes, dropped, cut, original)
-        self._trained: dict[str, Parameter] = {}
-        step = step_samples(CostModel(classes).totals(dropped)[0], iterations)
+        self._blocks = find_blocks(network.classes, network.dropped, cut, original)
+        self._tensors: set[str] = set()
+        self._biases: set[str] = set()
+        macs = CostModel(network.classes).totals(network.dropped)[0]
+        step = step_samples(macs, iterations)
         rows = dataset.batch_size if dataset.has_fixed_batch else min(dataset.batch_size, step)
         self._batches_per_step = -(-step // rows)
         each = 4 * largest_numbers(self._blocks, shapes)
@@ -146,8 +131,7 @@ class _Trainer:
         room = KEPT_BYTES // max(1, each) - sum(b.size for b in check)
         wanted = iterations * self._batches_per_step
         self._count = max(1, min(wanted, room // rows))
-        rest = np.setdiff1d(dataset.scored, samples.checked.scored)
-        inputs = read_samples(replace(dataset, scored=rest), SAMPLE_BYTES)
+        inputs = read_samples(dataset, samples)
         drawn = list(islice(training_batches(inputs, rows, seed), self._count))
         batches = [*drawn, *(b.inputs for b in check)]
         self._sizes = [b.size for b in check]
@@ -162,7 +146,7 @@ class _Trainer:
             wanted = _Wanted(block, self._theirs.go_on(block))
             begin = self._begin_of(block)
             entered = self._refitter.ours.move(begin)
-            if self._trained:
+            if self._tensors or self._biases:
                 self._refit(block)
             done.append(self._block(block, wanted, number * self._iterations, total))
             del wanted
@@ -174,10 +158,8 @@ class _Trainer:
 
     def weights(self) -> RefittedWeights:
         """The weights as they are now."""
-        biases = [p.bias_of for p in self._trained.values() if p.bias_of is not None]
-        tensors = [n for n, p in self._trained.items() if p.bias_of is None]
-        refitted = self._refitter.weights()
-        return refitted.updated(self._classes, self._dropped, self._model, tensors, biases)
+        refitted = replace(self._network, weights=self._refitter.weights())
+        return refitted.changed(self._tensors, self._biases)
 
     def _begin_of(self, block: NetworkBlock) -> int:
         """Index of the first node of the cut model that may read what enters a block."""
@@ -186,7 +168,7 @@ class _Trainer:
         name = block.begin.value
         return 1 + next(
             i
-            for i, n in enumerate(computing_nodes(self._model))
+            for i, n in enumerate(computing_nodes(self._network.model))
             if name in [o.name for o in n.outputs]
         )
 
@@ -197,13 +179,13 @@ class _Trainer:
                 self._refitter.refit(layer, "reconstruct")
         arrays = {
             str(value.name): array
-            for node in self._model.graph
+            for node in self._network.model.graph
             for value in reads(node)
             if str(value.name) in block.weights or str(node.outputs[0].name) in block.layers
             if (array := constant_array(value)) is not None and array.dtype.kind == "f"
         }
         if not self._put(arrays):  # a layer was given a bias, or its tensors are stored otherwise
-            self._ours.copy = scoring_copy(self._model, self._shapes)
+            self._ours.copy = scoring_copy(self._network.model, self._shapes)
 
     def _block(self, block: NetworkBlock, wanted: _Wanted, begun: int, total: int) -> BlockRecovery:
         before = self._error(block, wanted)
@@ -216,8 +198,9 @@ class _Trainer:
             return replace(plain, reason="nothing is lost before its end")
         piece = piece_of(self._ours.copy, block)
         values = {str(v.name): v for v in piece.model.graph.outputs}
-        readers = [n for n in self._model.graph if _reads_any(n, block.weights)]
-        parameters = {p.name: p for p in find_parameters(readers, self._given)}
+        given = frozenset(self._network.weights.biases)
+        readers = [n for n in self._network.model.graph if _reads_any(n, block.weights)]
+        parameters = {p.name: p for p in find_parameters(readers, given)}
         names = [n for n in parameters if n in block.weights]
         scales = mean_squares(wanted[i] for i in range(self._count))
         student = Student(piece, names, values, scales)
@@ -238,9 +221,9 @@ class _Trainer:
             self._put({p.name: p.array for p in used})
             reason = "the error on the samples set aside is not lower"
             return replace(plain, trained=size, error_after=after, reason=reason)
-        for parameter in used:
-            store(parameter.value, trained[parameter.name])
-            self._trained[parameter.name] = parameter
+        tensors, biases = write(used, trained)
+        self._tensors.update(tensors)
+        self._biases.update(biases)
         return replace(plain, trained=size, kept=True, error_after=after)
 
     def _learn(
@@ -292,19 +275,10 @@ class _Trainer:
         """Into the copy that samples pass; False where it stores one otherwise, or not at all."""
         tensors = self._ours.copy.model.graph.initializers
         for name, array in arrays.items():
-            value = tensors.get(name)
-            before = None if value is None else constant_array(value)
-            if (
-                value is None
-                or before is None
-                or (before.dtype, before.shape)
-                != (
-                    array.dtype,
-                    array.shape,
-                )
-            ):
+            before = constant_array(tensors.get(name))
+            if before is None or (before.dtype, before.shape) != (array.dtype, array.shape):
                 return False
-            value.const_value = ir.tensor(array, name=name)
+            tensors[name].const_value = ir.tensor(array, name=name)
         return True
 
 

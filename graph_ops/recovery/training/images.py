@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from graph_ops.bundle import Dataset
+from graph_ops.recovery.samples import RefitSamples
 from graph_ops.runtime import Array
 
+SAMPLE_BYTES = 600_000_000
+"""Samples kept in memory, at most; with larger ones fewer are used."""
 MAX_COLOURS = 4
 """An axis this short next to two longer ones holds the colours of an image."""
 SMALLEST_SIDE = 8
@@ -27,19 +30,20 @@ PASTED_SHARE = 0.5
 """Share of the images that get a rectangle of another one."""
 
 
-def read_samples(dataset: Dataset, limit_bytes: int) -> dict[str, Array]:
-    """Inputs of as many samples (spread over all) as fit.
+def read_samples(dataset: Dataset, samples: RefitSamples) -> dict[str, Array]:
+    """[N, ...] inputs, by name, of as many samples (spread over all) as `SAMPLE_BYTES` holds.
 
     Args:
-        dataset: The samples.
-        limit_bytes: Most memory they may take.
+        dataset: The bundle bound to the model; its held-out part is not read.
+        samples: Those set aside are not among them.
     """
+    rest = np.setdiff1d(dataset.scored, samples.checked.scored)
     each = sum(
         int(np.prod(shape)) * dataset.input_dtypes[name].itemsize
         for name, shape in dataset.input_shapes.items()
     )
-    count = max(1, min(dataset.scored.size, limit_bytes // max(1, each)))
-    picked = dataset.scored[np.linspace(0, dataset.scored.size - 1, count).round().astype(int)]
+    count = max(1, min(rest.size, SAMPLE_BYTES // max(1, each)))
+    picked = rest[np.linspace(0, rest.size - 1, count).round().astype(int)]
     parts = [
         {name: array[: batch.size] for name, array in batch.inputs.items()}
         for batch in replace(dataset, scored=picked).batches("scored")

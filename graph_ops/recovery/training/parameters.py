@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graph_ops.graph import constant_array, input_at, int_of
 from graph_ops.recovery.layers import WEIGHTED
-from graph_ops.recovery.weights import BIAS_INPUT, is_writable
+from graph_ops.recovery.weights import BIAS_INPUT, is_writable, store
 from graph_ops.runtime import Array
 
 WEIGHT_STEP = 0.01
@@ -65,6 +65,29 @@ def find_parameters(nodes: Iterable[ir.Node], given_biases: frozenset[str]) -> l
                 step = SHIFT_STEP * root_mean_square(scale)
                 found.append(Parameter(shift[0], shift[1], step))
     return found
+
+
+def write(
+    parameters: Iterable[Parameter], arrays: Mapping[str, Array]
+) -> tuple[list[str], list[str]]:
+    """Store what was trained in the cut model.
+
+    Args:
+        parameters: Where it is stored.
+        arrays: The numbers, by name.
+
+    Returns:
+        Names of tensors of the original, and first outputs of nodes that earlier refits gave a
+        bias: what `CutNetwork.changed` asks for.
+    """
+    tensors, biases = [], []
+    for parameter in parameters:
+        store(parameter.value, arrays[parameter.name])
+        if parameter.bias_of is None:
+            tensors.append(parameter.name)
+        else:
+            biases.append(parameter.bias_of)
+    return tensors, biases
 
 
 def _of_layer(node: ir.Node, given_biases: frozenset[str]) -> list[Parameter]:

@@ -16,16 +16,18 @@ from graph_ops.recovery import acceptance, refit
 from graph_ops.recovery.blockwise import stage
 from graph_ops.recovery.blockwise.partition import NetworkBlock, find_blocks, largest_numbers
 from graph_ops.recovery.blockwise.passing import Passing
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.layers import Layer
 from graph_ops.recovery.refit import Refitter
 from graph_ops.recovery.summary import BlockRecovery, LayerRecovery
 from graph_ops.recovery.training import muon
 from graph_ops.recovery.training.muon import MAX_WORK, Muon, orthogonal
+from graph_ops.recovery.weights import RefittedWeights
 from graph_ops.runtime import Session
 from graph_ops.surgery import cut
 from tests.support import digits
 from tests.support.cutting import analyse_bytes, model_of
-from tests.support.recovering import drop_filters, random_inputs, recovered
+from tests.support.recovering import counted, drop_filters, random_inputs, recovered
 
 SMALL: dict[str, Any] = {
     "target": {"max_macs_ratio": 0.4},
@@ -214,10 +216,10 @@ def test_blocks_that_spoil_the_outputs_are_not_kept(
 ) -> None:
     """A block's own error is not the last word."""
 
-    def spoil(classes: Any, dropped: Any, weights: Any, model: ir.Model, *rest: Any) -> Any:
-        tensors = {n: np.zeros_like(a) for n, a in weights.tensors.items()}
-        spoilt = type(weights)(tensors, weights.biases)
-        spoilt.lay_over(classes, dropped, model)
+    def spoil(network: CutNetwork, *rest: Any) -> Any:
+        tensors = {n: np.zeros_like(a) for n, a in network.weights.tensors.items()}
+        spoilt = RefittedWeights(tensors, network.weights.biases)
+        spoilt.lay_over(network.classes, network.dropped, network.model)
         return spoilt, [BlockRecovery("y", ("c",), 1, True, 0.2, 0.1)]
 
     monkeypatch.setattr(acceptance, "train_blocks", spoil)
@@ -230,14 +232,7 @@ def test_blocks_that_spoil_the_outputs_are_not_kept(
 
 
 def test_rounds_on_the_way_are_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    original = acceptance.train_blocks
-
-    def count(*arguments: Any) -> Any:
-        calls.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(acceptance, "train_blocks", count)
+    calls = counted(monkeypatch, acceptance, "train_blocks")
     prune(digits.MODEL, digits.BUNDLE, SMALL | {"block_iterations": 2, "steps": 3})
     assert len(calls) == 1
 

@@ -26,7 +26,7 @@ from graph_ops.recovery.training.student import Student
 from graph_ops.recovery.training.teacher import Teacher, mean_squares, output_values
 from tests.support import digits
 from tests.support.cutting import model_of
-from tests.support.recovering import random_inputs, recovered
+from tests.support.recovering import counted, random_inputs, recovered
 
 IMAGES = np.random.default_rng(0).random((6, 3, 16, 12)).astype(np.float32)
 SMALL: dict[str, Any] = {
@@ -200,14 +200,7 @@ def test_what_training_spoils_is_not_kept(
 
 
 def test_rounds_on_the_way_are_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    original = acceptance.distill
-
-    def count(*arguments: Any) -> Any:
-        calls.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(acceptance, "distill", count)
+    calls = counted(monkeypatch, acceptance, "distill")
     options = SMALL | {"recovery": "distill", "distill_iterations": 2, "steps": 3}
     prune(digits.MODEL, digits.BUNDLE, options)
     assert len(calls) == 1

@@ -180,7 +180,7 @@ def test_a_recovery_that_makes_the_outputs_worse_is_not_kept(
 
     def spoil(*arguments: Any) -> Any:
         weights, layers = refit(*arguments)
-        model = arguments[3]
+        model = arguments[0].model
         value = next(v for n, v in model.graph.initializers.items() if n == "w3")
         value.const_value = ir.tensor(value.const_value.numpy() * 50, name="w3")
         return weights, layers

@@ -8,6 +8,7 @@ import pytest
 from graph_ops.options import parse_options
 from graph_ops.pruning import prune
 from graph_ops.recovery import moments, trials, walk
+from graph_ops.recovery.cut_network import CutNetwork
 from graph_ops.recovery.judge import Judge
 from graph_ops.recovery.moments import Moments
 from graph_ops.recovery.refit import refit
@@ -101,7 +102,8 @@ def test_a_trial_is_about_a_cut_and_a_refit(method: str | None) -> None:
             if method is None:
                 assert found == pytest.approx(min(1.0, plain), rel=1e-4)
                 continue
-            refit(classes, dropped, weights, model, samples, method, 0, lambda *_: None)
+            before = CutNetwork(classes, dropped, weights, model)
+            refit(before, samples, method, 0, lambda *_: None)
             best = judge.verdict(model).error ** 2
             assert found < plain
             assert found < best + 0.5 * (plain - best)
